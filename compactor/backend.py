@@ -1,0 +1,70 @@
+"""The contract of a backend: it lowers a Program to a runtime's format and opens sessions on it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from compactor.ir.program import Program
+    from compactor.target import Target
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A model in a runtime's format.
+
+    ``folder`` holds ``files`` (relative; the first is the model itself); ``options`` are the runtime settings the
+    model was lowered for (JSON scalars: precision hint, threads, ...), stored in the manifest.
+    """
+
+    backend: str
+    folder: Path
+    files: tuple[str, ...]
+    precision: str
+    options: dict[str, str | int | float | bool] = field(default_factory=dict)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all files."""
+        return sum((self.folder / name).stat().st_size for name in self.files)
+
+
+class Session(Protocol):
+    """A model loaded in its runtime."""
+
+    @property
+    def runtime(self) -> str:
+        """Runtime and version, ``openvino 2026.4.1``."""
+        ...
+
+    def __call__(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Outputs for inputs given in the Program's input order."""
+        ...
+
+
+class Backend(Protocol):
+    """One runtime. Implementations are stateless; their module imports the runtime only where it is used."""
+
+    name: str
+
+    def installed(self) -> bool:
+        """Whether the runtime can open sessions on this machine."""
+        ...
+
+    def supports(self, program: "Program", target: "Target") -> list[str]:
+        """Reasons why this Program cannot be lowered for the target; empty when it can."""
+        ...
+
+    def lower(self, program: "Program", target: "Target", folder: Path) -> Lowered:
+        """Write the model into ``folder`` (exists, empty). The same Program gives the same bytes.
+
+        Raises `MissingRuntimeError` (naming the extra to install) or `UnsupportedError`.
+        """
+        ...
+
+    def open(self, lowered: Lowered, *, threads: int | None = None) -> Session:
+        """Load a lowered model. Raises `MissingRuntimeError`."""
+        ...

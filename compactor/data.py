@@ -1,0 +1,63 @@
+"""What passes know of data: map-style splits that hand out batches in the Program's input format."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch: ``inputs`` in the order and dtypes of the Program's inputs; ``labels`` (N,) int64, or None."""
+
+    inputs: tuple[Tensor, ...]
+    labels: Tensor | None = None
+
+
+class Split(Protocol):
+    """A finite set of samples. ``take`` is deterministic: the same indices give the same batch."""
+
+    @property
+    def labelled(self) -> bool:
+        """Whether every sample has a label."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over content, preprocessing included."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def take(self, indices: Tensor) -> Batch:
+        """The batch of these samples, in this order. ``indices``: (N,) int64."""
+        ...
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """The splits of one data set. ``dev`` is for selection, ``test`` for the reported score only.
+
+    ``dev`` is set aside from ``train`` where the data has none. ``synthetic``: made up, so scores are unverified.
+    ``classes`` are the label names in the order of the teacher's logits, when known.
+    """
+
+    train: Split
+    dev: Split
+    test: Split | None
+    classes: tuple[str, ...] | None = None
+    synthetic: bool = False
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over the splits."""
+        import hashlib
+
+        parts = [s.fingerprint for s in (self.train, self.dev, self.test) if s is not None]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def calibration(self, n: int, seed: int) -> Batch:
+        """``n`` samples of ``train`` by seed, as one batch."""
+        generator = torch.Generator().manual_seed(seed)
+        return self.train.take(torch.randperm(len(self.train), generator=generator)[:n])

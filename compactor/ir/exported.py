@@ -1,0 +1,186 @@
+"""Between `torch.export.ExportedProgram` and `Program`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.export import Dim, ExportedProgram
+
+from compactor.errors import InputError, UnsupportedError
+from compactor.ir import graphs
+from compactor.ir.graphs import aten
+from compactor.ir.program import DynamicDim, InputSpec, Program
+
+_DROPPED = {
+    aten._assert_tensor_metadata.default,
+    aten._assert_async.msg,
+    aten._assert_scalar.default,
+    aten.sym_constrain_range_for_size.default,
+    aten.sym_constrain_range.default,
+    torch._check,
+}
+_UNBOUNDED = 4096
+
+
+def from_exported(exported: ExportedProgram, meta: Mapping[str, Any] | None = None) -> Program:
+    """The Program of an exported one: flat inputs, guards and asserts gone, sub-graphs inlined, tied weights joined.
+
+    Raises `UnsupportedError` for an input that is not a tensor, or a sub-graph with control flow.
+    """
+    module = exported.module(check_guards=False)
+    state = {**dict(module.named_parameters(remove_duplicate=False)), **dict(module.named_buffers(remove_duplicate=False))}
+    graph = _inlined(module, state)
+    _join_tied(graph, state)
+    _drop_asserts(graph)
+    _hoist_sizes(graph)
+    graphs.eliminate_dead(graph)
+    inputs = _input_specs(exported)
+    output = graphs.output_node(graph)
+    flat = [a for a in _flatten(output.args[0]) if a is not None]
+    if any(not isinstance(a, fx.Node) for a in flat):
+        raise UnsupportedError("the model returns something that is not a tensor", "return tensors only")
+    output.args = (tuple(flat),)
+    return Program(
+        graph=graph,
+        state={k: v.detach() for k, v in state.items()},
+        trainable=frozenset(k for k, _ in module.named_parameters(remove_duplicate=False)),
+        inputs=inputs,
+        outputs=tuple(f"output_{i}" for i in range(len(flat))),
+        meta=dict(meta or {}),
+    )
+
+
+def to_exported(program: Program, *, batch: int | None = None) -> ExportedProgram:
+    """The ExportedProgram of a Program; with ``batch``, all shapes are static at the nominal ones."""
+    module = graphs.graph_module(graphs.copy_graph(program.graph)[0], dict(program.state), program.trainable).eval()
+    if batch is not None:
+        return torch.export.export(module, program.example_inputs(batch))
+    dims: dict[str, Any] = {}
+    for spec in program.inputs:
+        for dim in spec.dynamic.values():
+            dims.setdefault(dim.name, Dim(dim.name, min=dim.low, max=dim.high))
+    shapes = tuple({i: dims[d.name] for i, d in spec.dynamic.items()} for spec in program.inputs)
+    # Specialising on a batch of one would make it static.
+    return torch.export.export(module, program.example_inputs(2), dynamic_shapes=shapes)
+
+
+def _flatten(value: Any) -> list[Any]:
+    return [x for v in value for x in _flatten(v)] if isinstance(value, (tuple, list)) else [value]
+
+
+def _inlined(module: fx.GraphModule, state: dict[str, Tensor]) -> fx.Graph:
+    graph = fx.Graph()
+    results = _inline_into(graph, module, "", None, state)
+    graph.output(results)
+    return graph
+
+
+def _inline_into(
+    graph: fx.Graph, module: fx.GraphModule, prefix: str, inputs: list[Any] | None, state: dict[str, Tensor]
+) -> Any:
+    mapping: dict[fx.Node, Any] = {}
+    feed = iter(inputs or ())
+    for node in module.graph.nodes:
+        if node.op == "placeholder" and inputs is not None:
+            mapping[node] = next(feed)
+        elif node.op == "get_attr" and isinstance(_lookup(module, str(node.target)), fx.GraphModule):
+            mapping[node] = _lookup(module, str(node.target))
+        elif node.op == "get_attr":
+            name = prefix + str(node.target)
+            state.setdefault(name, _lookup(module, str(node.target)))
+            mapping[node] = graph.get_attr(name)
+        elif node.op == "call_module":
+            if "guard" not in str(node.target):
+                raise UnsupportedError(f"node {node.name} calls the module {node.target}", "export the model again")
+        elif node.op == "output":
+            return graphs.map_nodes(node.args[0], lambda n: mapping[n])
+        elif "wrap_with_set_grad_enabled" in str(node.target) or "wrap_with_autocast" in str(node.target):
+            args = node.args[1:] if "set_grad" in str(node.target) else node.args[4:]
+            body = mapping[args[0]]
+            given = [graphs.map_nodes(a, lambda n: mapping[n]) for a in args[1:]]
+            mapping[node] = _inline_into(graph, body, f"{prefix}{node.name}.", given, state)
+        elif str(node.target) == "<built-in function getitem>" and isinstance(mapping[node.args[0]], (tuple, list)):
+            mapping[node] = mapping[node.args[0]][node.args[1]]
+        elif any(isinstance(mapping.get(n), fx.GraphModule) for n in node.all_input_nodes):
+            raise UnsupportedError(
+                f"node {node.name} is control flow ({node.target})", "export a model without data-dependent branches"
+            )
+        else:
+            mapping[node] = graph.node_copy(node, lambda n: mapping[n])
+            mapping[node].meta = {}
+    return None
+
+
+def _lookup(module: fx.GraphModule, target: str) -> Any:
+    value: Any = module
+    for part in target.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def _join_tied(graph: fx.Graph, state: dict[str, Tensor]) -> None:
+    seen: dict[tuple[Any, ...], str] = {}
+    first: dict[str, fx.Node] = {}
+    for node in list(graph.nodes):
+        if node.op != "get_attr":
+            continue
+        tensor = state[str(node.target)]
+        key = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype) if tensor.numel() else (node.target,)
+        name = seen.setdefault(key, str(node.target))
+        node.target = name
+        if name in first:
+            node.replace_all_uses_with(first[name])
+            graph.erase_node(node)
+        else:
+            first[name] = node
+
+
+def _drop_asserts(graph: fx.Graph) -> None:
+    for node in reversed(list(graph.nodes)):
+        if node.target in _DROPPED and not node.users:
+            graph.erase_node(node)
+
+
+def _hoist_sizes(graph: fx.Graph) -> None:
+    """One ``sym_size`` per input dimension, right behind the inputs: re-exporting then changes nothing."""
+    nodes = graphs.placeholders(graph)
+    if not nodes:
+        raise InputError("the model has no inputs", "export a model that takes tensors")
+    anchor = nodes[-1]
+    first: dict[tuple[fx.Node, int], fx.Node] = {}
+    sizes = [n for n in graph.nodes if n.target is aten.sym_size.int and n.args[0].op == "placeholder"]
+    order = {node: i for i, node in enumerate(nodes)}
+    for node in sorted(sizes, key=lambda n: (order[n.args[0]], n.args[1])):
+        key = (node.args[0], node.args[1])
+        if key in first:
+            node.replace_all_uses_with(first[key])
+            graph.erase_node(node)
+        else:
+            first[key] = node
+            anchor.append(node)
+            anchor = node
+
+
+def _input_specs(exported: ExportedProgram) -> tuple[InputSpec, ...]:
+    names = exported.graph_signature.user_inputs
+    nodes = {n.name: n for n in exported.graph.nodes if n.op == "placeholder"}
+    example = [v for v in torch.utils._pytree.tree_leaves(exported.example_inputs or ())]
+    specs = []
+    for position, name in enumerate(names):
+        value = nodes[name].meta.get("val") if isinstance(name, str) and name in nodes else None
+        if not isinstance(value, Tensor):
+            raise UnsupportedError(f"input {name!r} is not a tensor", "export the model with tensor inputs only")
+        given = example[position] if position < len(example) and isinstance(example[position], Tensor) else None
+        shape, dynamic = [], {}
+        for i, size in enumerate(value.shape):
+            if isinstance(size, torch.SymInt):
+                bounds = exported.range_constraints.get(size.node.expr)
+                low = max(1, int(bounds.lower)) if bounds is not None else 1
+                high = int(bounds.upper) if bounds is not None and bounds.upper.is_integer else _UNBOUNDED
+                dynamic[i] = DynamicDim("batch" if i == 0 else str(size.node.expr), low, min(high, 1 << 20))
+                shape.append(given.shape[i] if given is not None else max(low, 2))
+            else:
+                shape.append(int(size))
+        specs.append(InputSpec(str(name), tuple(shape), value.dtype, dynamic))
+    return tuple(specs)

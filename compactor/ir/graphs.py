@@ -1,0 +1,76 @@
+"""Small utilities on `torch.fx` graphs, shared by the whole IR."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+aten = torch.ops.aten
+
+
+def copy_graph(graph: fx.Graph) -> tuple[fx.Graph, dict[fx.Node, fx.Node]]:
+    """A structural copy, and the map from old nodes to new ones; ``meta`` is left behind."""
+    new = fx.Graph()
+    mapping: dict[fx.Node, fx.Node] = {}
+    for node in graph.nodes:
+        mapping[node] = new.node_copy(node, lambda n: mapping[n])
+        mapping[node].meta = {}
+    return new, mapping
+
+
+def graph_module(graph: fx.Graph, state: dict[str, Tensor], trainable: Iterable[str] = ()) -> fx.GraphModule:
+    """A runnable module over this graph. Tensors are shared, not copied; ``trainable`` ones become Parameters."""
+    root = nn.Module()
+    wanted = set(trainable)
+    for name in dict.fromkeys(str(n.target) for n in graph.nodes if n.op == "get_attr"):
+        *path, leaf = name.split(".")
+        owner = root
+        for part in path:
+            if not hasattr(owner, part):
+                owner.add_module(part, nn.Module())
+            owner = getattr(owner, part)
+        tensor = state[name]
+        if name in wanted:
+            owner.register_parameter(leaf, nn.Parameter(tensor, requires_grad=tensor.is_floating_point()))
+        else:
+            owner.register_buffer(leaf, tensor)
+    return fx.GraphModule(root, graph)
+
+
+def output_node(graph: fx.Graph) -> fx.Node:
+    """The graph's output node."""
+    return next(n for n in reversed(graph.nodes) if n.op == "output")
+
+
+def placeholders(graph: fx.Graph) -> list[fx.Node]:
+    """The graph's input nodes, in order."""
+    return [n for n in graph.nodes if n.op == "placeholder"]
+
+
+def used_state(graph: fx.Graph) -> list[str]:
+    """Names of the tensors that the graph reads, in order of first use."""
+    return list(dict.fromkeys(str(n.target) for n in graph.nodes if n.op == "get_attr"))
+
+
+def eliminate_dead(graph: fx.Graph) -> None:
+    """Remove nodes without users, inputs and output kept (ATen calls here are pure, asserts are already gone)."""
+    graph.eliminate_dead_code(is_impure_node=lambda n: n.op in ("placeholder", "output"))
+
+
+def argument(node: fx.Node, index: int, name: str, default: Any = None) -> Any:
+    """An argument of an ATen call, however it was passed."""
+    return node.args[index] if len(node.args) > index else node.kwargs.get(name, default)
+
+
+def set_argument(node: fx.Node, index: int, name: str, value: Any) -> None:
+    """Set an argument of an ATen call where it stands, positional or keyword."""
+    if len(node.args) > index:
+        node.update_arg(index, value)
+    else:
+        node.update_kwarg(name, value)
+
+
+def map_nodes(value: Any, convert: Callable[[fx.Node], Any]) -> Any:
+    """``value`` with every node inside replaced."""
+    return fx.node.map_arg(value, convert)

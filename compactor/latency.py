@@ -1,0 +1,33 @@
+"""`Latency`: one latency figure that never forgets whether it was measured or predicted."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Basis = Literal["measured", "predicted"]
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Latency of one inference, in milliseconds.
+
+    Measured: ``p50``, ``p90``, ``p99`` over ``n`` queries. Predicted: ``p50`` with a 90 % interval ``low``..``high``.
+    """
+
+    p50: float
+    basis: Basis
+    p90: float | None = None
+    p99: float | None = None
+    n: int | None = None
+    low: float | None = None
+    high: float | None = None
+
+    def to_dict(self) -> dict[str, float | int | str]:
+        """The figures that are present, for JSON."""
+        return {k: v for k, v in self.__dict__.items() if v is not None}
+
+    def __str__(self) -> str:
+        if self.basis == "measured":
+            return f"{self.p50:.3f} ms (measured)"
+        if self.low is None or self.high is None:
+            return f"{self.p50:.3f} ms (predicted)"
+        return f"{self.p50:.3f} ms (predicted, {self.low:.3f} to {self.high:.3f})"

@@ -1,0 +1,73 @@
+"""What a pass may use beside its Program: everything of other packages reaches it through here."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Protocol
+
+from compactor.backend import Backend
+from compactor.budget import Budget
+from compactor.data import DataSource
+from compactor.latency import Latency
+from compactor.target import Target
+
+if TYPE_CHECKING:
+    from compactor.ir.program import Program
+
+
+class Progress(Protocol):
+    """One progress display; silent under ``--json``."""
+
+    def update(self, done: int, total: int, text: str = "") -> None:
+        """Report ``done`` of ``total`` steps of the current pass."""
+        ...
+
+    def note(self, text: str) -> None:
+        """One line worth keeping on the screen."""
+        ...
+
+
+class Silent:
+    """A Progress that shows nothing."""
+
+    def update(self, done: int, total: int, text: str = "") -> None:
+        """Nothing."""
+
+    def note(self, text: str) -> None:
+        """Nothing."""
+
+
+@dataclass(frozen=True)
+class PassContext:
+    """The surroundings of one pass run.
+
+    ``workspace`` is the stage's own folder: it survives a kill, so checkpoints go there; it is removed once the stage
+    result is stored. ``effort`` is quick, balanced or max.
+    """
+
+    teacher: "Program"
+    target: Target
+    backend: Backend
+    data: DataSource
+    budget: Budget
+    workspace: Path
+    seed: int = 0
+    effort: str = "balanced"
+    progress: Progress = field(default_factory=Silent)
+    ledger: "Callable[[Program, Callable[[], Latency]], Latency] | None" = None
+
+    def latency(self, program: "Program") -> Latency:
+        """Latency at batch 1 as lowered for the target: measured where the device is present, else predicted.
+
+        Measurements go through the ledger, so that a resumed build takes the same decisions.
+        """
+        if not (self.target.present and self.backend.installed()):
+            return self.target.predict(program.kernels(), program.precision)
+
+        def measure() -> Latency:
+            with TemporaryDirectory(dir=self.workspace) as folder:
+                session = self.backend.open(self.backend.lower(program, self.target, Path(folder)))
+                return self.target.measure(session, program.example_inputs(batch=1))
+
+        return self.ledger(program, measure) if self.ledger is not None else measure()

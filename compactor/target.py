@@ -1,0 +1,47 @@
+"""The contract of a target: a device profile that predicts, and measures where the device is present."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from torch import Tensor
+
+from compactor.backend import Session
+from compactor.ir.kernels import Kernel
+from compactor.latency import Latency
+
+PRECISIONS = ("float32", "float16", "bfloat16", "int8")
+
+
+class Target(Protocol):
+    """One device in one power mode."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def backend(self) -> str:
+        """Name of the backend that lowers for this device (``openvino``, ``onnx``, ``tensorrt``)."""
+        ...
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """Precisions the device runs natively, a subset of `PRECISIONS`."""
+        ...
+
+    @property
+    def present(self) -> bool:
+        """Whether latencies can be measured here."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over all that predictions depend on."""
+        ...
+
+    def predict(self, kernels: Sequence[Kernel], precision: str) -> Latency:
+        """Predicted latency, milliseconds, of these kernels run one after the other at ``precision``."""
+        ...
+
+    def measure(self, session: Session, inputs: Sequence[Tensor]) -> Latency:
+        """Measured latency, milliseconds. Raises `UnsupportedError` when the device is not present."""
+        ...
