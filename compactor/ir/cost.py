@@ -1,9 +1,16 @@
 """Cost counting: parameters, MACs and the kernels that a runtime would run."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from torch import Tensor, fx
+
+from compactor.ir.grouping import kernels_of
 from compactor.ir.kernels import Kernel
 from compactor.ir.program import Program
+
+__all__ = ["Cost", "count", "kernels", "kernels_of", "shapes_of"]
 
 
 @dataclass(frozen=True)
@@ -24,4 +31,18 @@ def count(program: Program) -> Cost:
 
 def kernels(program: Program) -> tuple[Kernel, ...]:
     """The kernels of a Program at batch 1, in graph order."""
-    raise NotImplementedError
+    return kernels_of(program.graph, shapes_of(program.values))
+
+
+def shapes_of(values: Mapping[fx.Node, Any]) -> dict[fx.Node, Any]:
+    """The shapes in a map of (fake) values, as `kernels_of` takes them; values that are no tensors are left out."""
+    shapes = {node: _shape(value) for node, value in values.items()}
+    return {node: shape for node, shape in shapes.items() if shape is not None}
+
+
+def _shape(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return tuple(map(int, value.shape))
+    if isinstance(value, (tuple, list)) and value and all(isinstance(v, Tensor) for v in value):
+        return tuple(map(_shape, value))
+    return None

@@ -2,16 +2,21 @@
 
 from dataclasses import dataclass
 
+KINDS = ("conv", "depthwise", "linear", "attention", "matmul", "norm", "pool", "embedding", "pointwise", "move")
+
 
 @dataclass(frozen=True)
 class Kernel:
     """One fused kernel at batch 1 (a convolution with its norm and activation is one).
 
     Attributes:
-        kind: conv, depthwise, linear, attention, matmul, norm, pool, embedding, pointwise, move.
+        kind: one of `KINDS`.
         macs: multiply-accumulates.
         inputs / weights / outputs: numbers of elements read, held and written.
         node: name of the anchoring graph node.
+        groups, rows, columns, depth: a kernel with MACs as ``groups`` products of (rows x depth) by (depth x columns);
+            a convolution has rows = output positions, columns = output channels and depth = input channels times taps,
+            each per group. All 0 for kernels without MACs.
     """
 
     kind: str
@@ -20,3 +25,7 @@ class Kernel:
     weights: int
     outputs: int
     node: str
+    groups: int = 0
+    rows: int = 0
+    columns: int = 0
+    depth: int = 0

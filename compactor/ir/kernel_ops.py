@@ -1,0 +1,159 @@
+"""What each ATen op is to a runtime: the kernel kind it anchors, or what it fuses into; and its exact MACs."""
+
+from collections.abc import Callable, Mapping
+from math import prod
+from typing import Any
+
+import torch
+from torch import fx
+
+from compactor.errors import InternalError
+from compactor.ir.graphs import argument
+
+Shape = tuple[int, ...]
+Shapes = Mapping[fx.Node, Any]
+"""Shape of each node's tensor, a tuple of shapes for several; nodes that are no tensors may be left out."""
+
+FREE, POINTWISE, REDUCTION, PERMUTE, WINDOW = "free", "pointwise", "reduction", "permute", "window"
+_POINTWISE = """hardswish prelu log_sigmoid where masked_fill __and__ __or__ __xor__ rsub add sub mul div batch_norm
+_native_batch_norm_legit_no_training bernoulli""".split()
+_FREE = """view reshape _unsafe_view view_as reshape_as unsqueeze squeeze flatten unflatten expand expand_as
+broadcast_to detach alias contiguous clone lift_fresh_copy to _to_copy type_as dropout feature_dropout alpha_dropout
+split split_with_sizes unsafe_split unsafe_chunk chunk unbind tensor_split getitem
+quantize_per_tensor dequantize_per_tensor quantize_per_channel dequantize_per_channel fake_quantize_per_tensor_affine
+fake_quantize_per_channel_affine convert_element_type""".split()
+_PERMUTE = "permute transpose t numpy_T adjoint mT movedim swapaxes".split()
+_WINDOW = "slice select narrow".split()
+_REDUCTION = "mean sum amax amin var std prod max min norm linalg_vector_norm".split()
+_NORM = """layer_norm native_layer_norm group_norm native_group_norm instance_norm rms_norm _fused_rms_norm softmax
+_softmax log_softmax _log_softmax var_mean normalize""".split()
+_POOL = """max_pool1d max_pool2d max_pool3d max_pool2d_with_indices avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d
+adaptive_avg_pool2d _adaptive_avg_pool2d adaptive_max_pool2d argmax argmin cumsum topk sort any all
+logsumexp""".split()
+_MATMUL = "matmul mm bmm addmm baddbmm einsum mv dot addmv addbmm".split()
+_CLASSES: dict[str, str] = {
+    **dict.fromkeys(_POINTWISE, POINTWISE),
+    **dict.fromkeys(_FREE, FREE),
+    **dict.fromkeys(_PERMUTE, PERMUTE),
+    **dict.fromkeys(_WINDOW, WINDOW),
+    **dict.fromkeys(_REDUCTION, REDUCTION),
+    **dict.fromkeys(_NORM, "norm"),
+    **dict.fromkeys(_POOL, "pool"),
+    **dict.fromkeys(_MATMUL, "matmul"),
+    "linear": "linear",
+    "embedding": "embedding",
+    "embedding_bag": "embedding",
+    "scaled_dot_product_attention": "attention",
+}
+
+
+def op_name(node: fx.Node) -> str:
+    """The op without namespace and overload: ``conv2d`` of ``aten.conv2d.default``."""
+    target = node.target
+    return target._schema.name.split("::")[-1] if isinstance(target, torch._ops.OpOverload) else getattr(
+        target, "__name__", str(target)
+    )
+
+
+def op_class(node: fx.Node, shapes: Shapes) -> str:
+    """The kernel kind that a call anchors, or one of the fusing classes above. Unknown ops are ``move``: memory only."""
+    name = op_name(node)
+    name = name if name.endswith("__") else name.removesuffix("_")
+    if "conv" in name and len(node.args) > 1:
+        weight = shapes.get(argument(node, 1, "weight"))
+        groups = _conv_groups(node)
+        return "depthwise" if weight and groups > 1 and (weight[0] == groups or weight[1] == 1) else "conv"
+    if name in _CLASSES:
+        return _CLASSES[name]
+    pointwise = isinstance(node.target, torch._ops.OpOverload) and torch.Tag.pointwise in node.target.tags
+    return POINTWISE if pointwise else "move"
+
+
+def keeps_rows(node: fx.Node, shapes: Shapes) -> bool:
+    """Whether a reduction is over the last dimension only and keeps it, as norms spelled out do."""
+    first = node.all_input_nodes[0] if node.all_input_nodes else None
+    before, after = shapes.get(first) if first is not None else None, shapes.get(node)
+    return bool(before and is_shape(after) and tuple(after) == (*before[:-1], 1))
+
+
+def is_shape(value: Any) -> bool:
+    """Whether a value is one shape, not a tuple of shapes."""
+    return value is not None and all(isinstance(n, int) for n in value)
+
+
+def elements(value: Any) -> int:
+    """Number of elements of a shape, a tuple of shapes or None."""
+    if value is None:
+        return 0
+    return prod(value) if is_shape(value) else sum(map(elements, value))
+
+
+def _conv_groups(node: fx.Node) -> int:
+    names = [a.name for a in node.target._schema.arguments]  # type: ignore[union-attr]
+    return int(argument(node, names.index("groups"), "groups", 1)) if "groups" in names else 1
+
+
+def _is_transposed(node: fx.Node) -> bool:
+    return "transpose" in op_name(node) or (op_name(node) == "convolution" and bool(argument(node, 6, "transposed")))
+
+
+def _conv(node: fx.Node, shapes: Shapes) -> tuple[int, int, int, int]:
+    """Products of a convolution. The weight is (out, in / groups, taps); transposed: (in, out / groups, taps)."""
+    weight, groups = shapes[argument(node, 1, "weight")], _conv_groups(node)
+    if _is_transposed(node):
+        source = shapes[argument(node, 0, "input")]
+        return groups, prod(source) // weight[0], weight[1] * prod(weight[2:]), weight[0] // groups
+    return groups, prod(shapes[node]) // weight[0], weight[0] // groups, prod(weight[1:])
+
+
+def _linear(node: fx.Node, shapes: Shapes) -> tuple[int, int, int, int]:
+    weight = shapes[argument(node, 1, "weight")]
+    out = weight[0] if len(weight) > 1 else 1
+    return 1, prod(shapes[node]) // out, out, weight[-1]
+
+
+def _matmul(node: fx.Node, shapes: Shapes) -> tuple[int, int, int, int]:
+    if op_name(node) == "einsum":
+        return _einsum(node, shapes)
+    first = 1 if op_name(node) in ("addmm", "baddbmm", "addmv", "addbmm") else 0
+    a, b = shapes[node.args[first]], shapes[node.args[first + 1]]  # type: ignore[index]
+    columns, depth = (b[-1] if len(b) > 1 else 1), a[-1]
+    if op_name(node) == "addbmm":
+        return a[0], a[1], columns, depth
+    rows = a[-2] if len(a) > 1 else 1
+    return max(1, prod(shapes[node]) // (rows * columns)), rows, columns, depth
+
+
+def _einsum(node: fx.Node, shapes: Shapes) -> tuple[int, int, int, int]:
+    equation, operands = str(node.args[0]).replace(" ", ""), node.args[1]
+    left, _, right = equation.partition("->")
+    terms = left.split(",")
+    if "." in equation or not right or len(terms) != 2 or not isinstance(operands, (list, tuple)):
+        return 1, 1, 1, elements(shapes[node])
+    size = {c: n for term, x in zip(terms, operands, strict=True) for c, n in zip(term, shapes[x], strict=True)}
+    a, b, out = map(set, (*terms, right))
+    count: Callable[[set[str]], int] = lambda letters: prod(size[c] for c in letters)  # noqa: E731
+    return count(a & b & out), count((a - b) & out), count((b - a) & out), count((a | b) - out)
+
+
+def _attention(node: fx.Node, shapes: Shapes) -> tuple[int, int, int, int]:
+    query, key = shapes[node.args[0]], shapes[node.args[1]]  # type: ignore[index]
+    return prod(query[:-2]), query[-2], key[-2], query[-1]
+
+
+_PRODUCTS = {"conv": _conv, "depthwise": _conv, "linear": _linear, "matmul": _matmul, "attention": _attention}
+
+
+def products(node: fx.Node, kind: str, shapes: Shapes) -> tuple[int, int, int, int, int]:
+    """MACs, and (groups, rows, columns, depth) as in `Kernel`, of one anchoring node; zeros for other kinds."""
+    if kind not in _PRODUCTS:
+        return 0, 0, 0, 0, 0
+    try:
+        groups, rows, columns, depth = _PRODUCTS[kind](node, shapes)
+    except (KeyError, IndexError, TypeError) as error:
+        raise InternalError(f"node {node.name} ({node.target}) lacks the shapes to count its MACs: {error}") from error
+    macs = groups * rows * columns * depth
+    if kind == "attention":
+        value = shapes[node.args[2]]  # type: ignore[index]
+        macs = groups * rows * columns * (depth + value[-1])
+    return macs, groups, rows, columns, depth
