@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import BaseModel, ConfigDict
 
 if TYPE_CHECKING:
+    from compactor.budget import Budget
     from compactor.ir.program import Program
     from compactor.pipeline.context import PassContext
+    from compactor.target import Target
 
 
 class PassConfig(BaseModel):
@@ -55,6 +57,13 @@ class Pass(ABC):
 
     def __init__(self, config: PassConfig | None = None) -> None:
         self.config: Any = config if config is not None else self.Config()
+
+    def refuses(self, program: "Program", target: "Target", budget: "Budget") -> list[str]:
+        """Reasons why this pass cannot serve this request, found in well under a second; ``program`` is the teacher.
+
+        The planner asks before any work: a precision the target lacks, a budget no setting of this pass could meet.
+        """
+        return []
 
     @abstractmethod
     def run(self, program: "Program", ctx: "PassContext") -> PassResult:
