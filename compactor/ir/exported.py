@@ -33,9 +33,9 @@ def from_exported(exported: ExportedProgram, meta: Mapping[str, Any] | None = No
     graph = _inlined(module, state)
     _join_tied(graph, state)
     _drop_asserts(graph)
-    _hoist_sizes(graph)
-    graphs.eliminate_dead(graph)
     inputs = _input_specs(exported)
+    _hoist_sizes(graph, inputs)
+    graphs.eliminate_dead(graph)
     output = graphs.output_node(graph)
     flat = [a for a in _flatten(output.args[0]) if a is not None]
     if any(not isinstance(a, fx.Node) for a in flat):
@@ -142,24 +142,29 @@ def _drop_asserts(graph: fx.Graph) -> None:
             graph.erase_node(node)
 
 
-def _hoist_sizes(graph: fx.Graph) -> None:
-    """One ``sym_size`` per input dimension, right behind the inputs: re-exporting then changes nothing."""
+def _hoist_sizes(graph: fx.Graph, inputs: tuple[InputSpec, ...]) -> None:
+    """One ``sym_size`` per dynamic dimension, right behind the inputs: re-exporting then changes nothing."""
     nodes = graphs.placeholders(graph)
     if not nodes:
         raise InputError("the model has no inputs", "export a model that takes tensors")
-    anchor = nodes[-1]
-    first: dict[tuple[fx.Node, int], fx.Node] = {}
-    sizes = [n for n in graph.nodes if n.target is aten.sym_size.int and n.args[0].op == "placeholder"]
+    homes: dict[str, tuple[int, int]] = {}
+    for i, spec in enumerate(inputs):
+        for axis, dim in sorted(spec.dynamic.items()):
+            homes.setdefault(dim.name, (i, axis))
     order = {node: i for i, node in enumerate(nodes)}
-    for node in sorted(sizes, key=lambda n: (order[n.args[0]], n.args[1])):
-        key = (node.args[0], node.args[1])
-        if key in first:
-            node.replace_all_uses_with(first[key])
+    users: dict[tuple[int, int], list[fx.Node]] = {}
+    for node in graph.nodes:
+        if node.target is aten.sym_size.int and node.args[0].op == "placeholder":
+            position, axis = order[node.args[0]], node.args[1]
+            named = inputs[position].dynamic.get(axis)
+            users.setdefault(homes[named.name] if named is not None else (position, axis), []).append(node)
+    anchor = nodes[-1]
+    for (position, axis), found in sorted(users.items(), key=lambda item: item[0]):
+        with graph.inserting_after(anchor):
+            anchor = graph.call_function(aten.sym_size.int, (nodes[position], axis))
+        for node in found:
+            node.replace_all_uses_with(anchor)
             graph.erase_node(node)
-        else:
-            first[key] = node
-            anchor.append(node)
-            anchor = node
 
 
 def _input_specs(exported: ExportedProgram) -> tuple[InputSpec, ...]:
@@ -172,7 +177,8 @@ def _input_specs(exported: ExportedProgram) -> tuple[InputSpec, ...]:
         if not isinstance(value, Tensor):
             raise UnsupportedError(f"input {name!r} is not a tensor", "export the model with tensor inputs only")
         given = example[position] if position < len(example) and isinstance(example[position], Tensor) else None
-        shape, dynamic = [], {}
+        shape: list[int] = []
+        dynamic: dict[int, DynamicDim] = {}
         for i, size in enumerate(value.shape):
             if isinstance(size, torch.SymInt):
                 bounds = exported.range_constraints.get(size.node.expr)
