@@ -1,0 +1,1 @@
+"""What a build leaves behind: artifact folder, manifest, gate, summary."""

@@ -1,0 +1,127 @@
+"""What people read: the before/after table and ``summary.txt``."""
+
+import io
+from typing import TYPE_CHECKING
+
+from compactor.report.manifest import Check, Gate, LatencyFigure, Manifest
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Row = tuple[str, str, str, str]
+
+
+def rows(manifest: Manifest) -> list[Row]:
+    """Before/after as (what, teacher, student, change)."""
+    score, latency, size = manifest.metrics.score, manifest.metrics.latency_ms, manifest.metrics.size_bytes
+    return [
+        (_score_label(manifest), f"{score.teacher:.2f} %", f"{score.student:.2f} %", f"{-score.drop:+.2f} points"),
+        (
+            "latency, batch 1",
+            _latency(latency.teacher),
+            _latency(latency.student),
+            _ratio(latency.teacher.p50, latency.student.p50, "faster"),
+        ),
+        ("size", _bytes(size.teacher), _bytes(size.student), _ratio(size.teacher, size.student, "smaller")),
+        _count("parameters", manifest.teacher.parameters, manifest.student.parameters),
+        _count("MACs", manifest.teacher.macs, manifest.student.macs),
+        ("precision", manifest.teacher.precision, manifest.student.precision, ""),
+    ]
+
+
+def notes(manifest: Manifest) -> list[str]:
+    """What must not be overlooked."""
+    lines = []
+    if manifest.data.synthetic:
+        lines.append("accuracy unverified: no data was given, the inputs were synthetic")
+    elif manifest.metrics.score.name == "agreement":
+        lines.append("the data has no labels: the score is agreement with the teacher")
+    if manifest.metrics.latency_ms.student.basis == "predicted":
+        lines.append(f"latency is predicted, not measured: {manifest.target} is not present here")
+    return lines
+
+
+def table(manifest: Manifest) -> "Table":
+    """The before/after table for a terminal."""
+    from rich.table import Table
+
+    result = Table(title=f"{manifest.target} ({manifest.backend})", title_justify="left")
+    for name in ("", "teacher", "student", "change"):
+        result.add_column(name, justify="right" if name else "left", no_wrap=True)
+    for row in rows(manifest):
+        result.add_row(*row)
+    return result
+
+
+def gate_table(gate: Gate) -> "Table":
+    """Limits and figures side by side, for a terminal."""
+    from rich.table import Table
+
+    result = Table(title="gate: " + ("passed" if gate.passed else "MISSED"), title_justify="left")
+    for name in ("limit", "at most", "value", "result"):
+        result.add_column(name, justify="left" if name == "limit" else "right", no_wrap=True)
+    for check in gate.checks:
+        result.add_row(*_check_row(check))
+    return result
+
+
+def text(manifest: Manifest) -> str:
+    """The content of ``summary.txt``: plain text, made from the manifest alone."""
+    from rich.console import Console
+
+    buffer = io.StringIO()
+    console = Console(file=buffer, width=110, no_color=True, legacy_windows=False)
+    console.print(f"compactor {manifest.compactor}, seed {manifest.seed}, pipeline {manifest.pipeline}", markup=False)
+    console.print(table(manifest))
+    for note in notes(manifest):
+        console.print(f"! {note}", markup=False)
+    if manifest.gate.checks:
+        console.print(gate_table(manifest.gate))
+    for record in manifest.parity:
+        verdict = "passed" if record.passed else "FAILED"
+        console.print(f"parity {record.backend}: relative error {record.error:.2e}, {verdict}", markup=False)
+    for stage in manifest.history:
+        console.print(f"{stage.pass_:24s} {stage.seconds:8.1f} s", markup=False)
+    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
+
+
+def _score_label(manifest: Manifest) -> str:
+    score = manifest.metrics.score
+    names = {"accuracy": "accuracy", "agreement": "agreement with teacher", "unverified": "agreement, UNVERIFIED"}
+    return f"{names[score.name]} ({score.split})"
+
+
+def _latency(figure: LatencyFigure) -> str:
+    if figure.low is None or figure.high is None:
+        return f"{figure.p50:.3f} ms ({figure.basis})"
+    return f"{figure.p50:.3f} ms ({figure.basis},\n{figure.low:.3f} to {figure.high:.3f})"
+
+
+def _bytes(size: float) -> str:
+    if size < 1000:
+        return f"{size:.0f} B"
+    for unit in ("kB", "MB"):
+        size /= 1000
+        if size < 1000:
+            return f"{size:.1f} {unit}"
+    return f"{size / 1000:.1f} GB"
+
+
+def _ratio(before: float, after: float, better: str) -> str:
+    return f"{before / after:.2f}x {better}" if after else ""
+
+
+def _count(name: str, before: int, after: int) -> Row:
+    return name, f"{before:,}", f"{after:,}", f"{100 * (after - before) / before:+.1f} %" if before else ""
+
+
+def _check_row(check: Check) -> tuple[str, str, str, str]:
+    write = {
+        "latency": lambda v: f"{v:.3f} ms",
+        "size": _bytes,
+        "drop": lambda v: f"{v:.2f} points",
+    }[check.name]
+    value = "unverified" if check.value is None else write(check.value)
+    if check.value is not None and check.basis is not None:
+        value = f"{value} ({check.basis})"
+    return check.name, write(check.limit), value, "passed" if check.passed else "MISSED"
