@@ -12,6 +12,7 @@ from compactor.ir.kernel_ops import (
     WINDOW,
     Shapes,
     elements,
+    is_zero_pad,
     keeps_rows,
     op_class,
     op_name,
@@ -54,6 +55,7 @@ class _Grouping:
         """The node that really makes a value, behind views."""
         self.removed: set[fx.Node] = set()
         self.readers: dict[fx.Node, list[fx.Node]] = {}
+        self.order: dict[fx.Node, int] = {}
         self.done: set[fx.Node] = set()
         self.groups: list[_Group] = []
 
@@ -61,6 +63,7 @@ class _Grouping:
         for node in self.graph.nodes:
             self._classify(node)
         self._resolve_permutes()
+        self.order = {node: i for i, node in enumerate(self.root)}
         for node in self.root:
             for source in dict.fromkeys(self._sources(node)):
                 if not self._is_view(node):
@@ -70,8 +73,7 @@ class _Grouping:
         for node in [n for n in reversed(calls) if not self._fusable(n)] + [n for n in calls if self._fusable(n)]:
             if node not in self.done:
                 self._anchor(node)
-        order = {node: i for i, node in enumerate(self.root)}
-        return tuple(map(self._kernel, sorted(self.groups, key=lambda g: order[g.members[0]])))
+        return tuple(map(self._kernel, sorted(self.groups, key=lambda g: self.order[g.members[0]])))
 
     # -- classes ---------------------------------------------------------------------------------------------------
 
@@ -94,11 +96,17 @@ class _Grouping:
 
     def _class(self, node: fx.Node) -> str:
         kind = op_class(node, self.shapes)
-        if kind == "move" and op_name(node) == "pad" and self._same_size(node):
+        if kind == "matmul" and self._second(node) not in self.root:
+            return "linear"
+        if is_zero_pad(node) and all(op_class(u, self.shapes) in ("conv", "depthwise") for u in node.users):
             return FREE
         if kind == WINDOW:
             return FREE if self._same_size(node) else "move"
         return kind
+
+    def _second(self, node: fx.Node) -> fx.Node | None:
+        given = [n for n in node.all_input_nodes if n not in self.removed]
+        return given[-1] if len(given) > 1 else None
 
     def _same_size(self, node: fx.Node) -> bool:
         return elements(self.shapes[node]) == elements(self.shapes.get(node.all_input_nodes[0]))
@@ -129,7 +137,9 @@ class _Grouping:
     def _final_classes(self, node: fx.Node) -> list[str]:
         users = [u for u in node.users if u in self.classes]
         return [
-            k for u in users for k in (self._final_classes(u) if self.classes[u] in (FREE, PERMUTE) else [self.classes[u]])
+            k
+            for u in users
+            for k in (self._final_classes(u) if self.classes[u] in (FREE, PERMUTE) else [self.classes[u]])
         ]
 
     def _is_view(self, node: fx.Node) -> bool:
@@ -166,8 +176,8 @@ class _Grouping:
         region: list[fx.Node] = []
         waiting = list(self.readers.get(tail, ()))
         while waiting and len(region) < _LONGEST:
-            node = next((n for n in waiting if self._fits(n, group)), None)
-            if node is None:
+            node = min(waiting, key=self.order.__getitem__)
+            if not self._fits(node, group):
                 return []
             waiting.remove(node)
             region.append(node)
@@ -197,11 +207,9 @@ class _Grouping:
                 elif self.root[operand] not in members:
                     read.setdefault(self.root[operand], {})[operand] = size
         inputs = sum(min(sum(parts.values()), elements(self.shapes.get(root))) for root, parts in read.items())
-        macs, groups, rows, columns, depth = products(anchor, group.kind, self.shapes)
+        macs, groups, rows, columns, depth = products(anchor, self.shapes)
         outputs = elements(self.shapes[group.members[-1]])
-        return Kernel(
-            group.kind, macs, inputs, sum(held.values()), outputs, anchor.name, groups, rows, columns, depth
-        )
+        return Kernel(group.kind, macs, inputs, sum(held.values()), outputs, anchor.name, groups, rows, columns, depth)
 
     def _operands(self, node: fx.Node) -> list[fx.Node]:
         operands = [n for n in node.all_input_nodes if n not in self.removed]

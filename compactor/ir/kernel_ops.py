@@ -1,6 +1,6 @@
 """What each ATen op is to a runtime: the kernel kind it anchors, or what it fuses into; and its exact MACs."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from math import prod
 from typing import Any
 
@@ -15,44 +15,35 @@ Shapes = Mapping[fx.Node, Any]
 """Shape of each node's tensor, a tuple of shapes for several; nodes that are no tensors may be left out."""
 
 FREE, POINTWISE, REDUCTION, PERMUTE, WINDOW = "free", "pointwise", "reduction", "permute", "window"
-_POINTWISE = """hardswish prelu log_sigmoid where masked_fill __and__ __or__ __xor__ rsub add sub mul div batch_norm
-_native_batch_norm_legit_no_training bernoulli""".split()
-_FREE = """view reshape _unsafe_view view_as reshape_as unsqueeze squeeze flatten unflatten expand expand_as
-broadcast_to detach alias contiguous clone lift_fresh_copy to _to_copy type_as dropout feature_dropout alpha_dropout
-split split_with_sizes unsafe_split unsafe_chunk chunk unbind tensor_split getitem
-quantize_per_tensor dequantize_per_tensor quantize_per_channel dequantize_per_channel fake_quantize_per_tensor_affine
-fake_quantize_per_channel_affine convert_element_type""".split()
-_PERMUTE = "permute transpose t numpy_T adjoint mT movedim swapaxes".split()
-_WINDOW = "slice select narrow".split()
-_REDUCTION = "mean sum amax amin var std prod max min norm linalg_vector_norm".split()
-_NORM = """layer_norm native_layer_norm group_norm native_group_norm instance_norm rms_norm _fused_rms_norm softmax
-_softmax log_softmax _log_softmax var_mean normalize""".split()
-_POOL = """max_pool1d max_pool2d max_pool3d max_pool2d_with_indices avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d
-adaptive_avg_pool2d _adaptive_avg_pool2d adaptive_max_pool2d argmax argmin cumsum topk sort any all
-logsumexp""".split()
-_MATMUL = "matmul mm bmm addmm baddbmm einsum mv dot addmv addbmm".split()
-_CLASSES: dict[str, str] = {
-    **dict.fromkeys(_POINTWISE, POINTWISE),
-    **dict.fromkeys(_FREE, FREE),
-    **dict.fromkeys(_PERMUTE, PERMUTE),
-    **dict.fromkeys(_WINDOW, WINDOW),
-    **dict.fromkeys(_REDUCTION, REDUCTION),
-    **dict.fromkeys(_NORM, "norm"),
-    **dict.fromkeys(_POOL, "pool"),
-    **dict.fromkeys(_MATMUL, "matmul"),
+_OPS = {
+    POINTWISE: """hardswish prelu log_sigmoid where masked_fill __and__ __or__ __xor__ rsub add sub mul div batch_norm
+        _native_batch_norm_legit_no_training""",
+    FREE: """view reshape _unsafe_view view_as reshape_as unsqueeze squeeze flatten unflatten expand expand_as
+        broadcast_to detach alias contiguous clone lift_fresh_copy to _to_copy type_as dropout feature_dropout
+        alpha_dropout split split_with_sizes unsafe_split unsafe_chunk chunk unbind tensor_split getitem
+        quantize_per_tensor dequantize_per_tensor quantize_per_channel dequantize_per_channel
+        fake_quantize_per_tensor_affine fake_quantize_per_channel_affine convert_element_type""",
+    PERMUTE: "permute transpose t numpy_T adjoint mT movedim swapaxes",
+    WINDOW: "slice select narrow",
+    REDUCTION: "mean sum amax amin var std prod max min norm linalg_vector_norm",
+    "norm": """layer_norm native_layer_norm group_norm native_group_norm instance_norm rms_norm _fused_rms_norm softmax
+        _softmax log_softmax _log_softmax var_mean""",
+    "pool": """max_pool1d max_pool2d max_pool3d max_pool2d_with_indices avg_pool1d avg_pool2d avg_pool3d
+        adaptive_avg_pool1d adaptive_avg_pool2d _adaptive_avg_pool2d adaptive_max_pool2d argmax argmin cumsum topk sort
+        any all logsumexp""",
+    "matmul": "matmul mm bmm addmm baddbmm einsum mv dot addmv addbmm",
     "linear": "linear",
-    "embedding": "embedding",
-    "embedding_bag": "embedding",
-    "scaled_dot_product_attention": "attention",
+    "embedding": "embedding embedding_bag",
+    "attention": "scaled_dot_product_attention",
 }
+_CLASSES = {op: kind for kind, ops in _OPS.items() for op in ops.split()}
 
 
 def op_name(node: fx.Node) -> str:
     """The op without namespace and overload: ``conv2d`` of ``aten.conv2d.default``."""
-    target = node.target
-    return target._schema.name.split("::")[-1] if isinstance(target, torch._ops.OpOverload) else getattr(
-        target, "__name__", str(target)
-    )
+    if isinstance(node.target, torch._ops.OpOverload):
+        return str(node.target._schema.name).split("::")[-1]
+    return str(getattr(node.target, "__name__", node.target))
 
 
 def op_class(node: fx.Node, shapes: Shapes) -> str:
@@ -69,11 +60,19 @@ def op_class(node: fx.Node, shapes: Shapes) -> str:
     return POINTWISE if pointwise else "move"
 
 
+def is_zero_pad(node: fx.Node) -> bool:
+    """Whether a call pads with zeros, as convolutions do themselves."""
+    name = op_name(node)
+    mode = argument(node, 2, "mode", "constant") if name == "pad" else "constant"
+    value = argument(node, 3 if name == "pad" else 2, "value", 0)
+    return name in ("pad", "constant_pad_nd") and mode == "constant" and not value
+
+
 def keeps_rows(node: fx.Node, shapes: Shapes) -> bool:
     """Whether a reduction is over the last dimension only and keeps it, as norms spelled out do."""
     first = node.all_input_nodes[0] if node.all_input_nodes else None
     before, after = shapes.get(first) if first is not None else None, shapes.get(node)
-    return bool(before and is_shape(after) and tuple(after) == (*before[:-1], 1))
+    return bool(before and after and is_shape(after) and (*after,) == (*before[:-1], 1))
 
 
 def is_shape(value: Any) -> bool:
@@ -132,8 +131,10 @@ def _einsum(node: fx.Node, shapes: Shapes) -> tuple[int, int, int, int]:
         return 1, 1, 1, elements(shapes[node])
     size = {c: n for term, x in zip(terms, operands, strict=True) for c, n in zip(term, shapes[x], strict=True)}
     a, b, out = map(set, (*terms, right))
-    count: Callable[[set[str]], int] = lambda letters: prod(size[c] for c in letters)  # noqa: E731
-    return count(a & b & out), count((a - b) & out), count((b - a) & out), count((a | b) - out)
+    groups, rows, columns, depth = (
+        prod(size[c] for c in letters) for letters in (a & b & out, (a - b) & out, (b - a) & out, (a | b) - out)
+    )
+    return groups, rows, columns, depth
 
 
 def _attention(node: fx.Node, shapes: Shapes) -> tuple[int, int, int, int]:
@@ -144,8 +145,9 @@ def _attention(node: fx.Node, shapes: Shapes) -> tuple[int, int, int, int]:
 _PRODUCTS = {"conv": _conv, "depthwise": _conv, "linear": _linear, "matmul": _matmul, "attention": _attention}
 
 
-def products(node: fx.Node, kind: str, shapes: Shapes) -> tuple[int, int, int, int, int]:
-    """MACs, and (groups, rows, columns, depth) as in `Kernel`, of one anchoring node; zeros for other kinds."""
+def products(node: fx.Node, shapes: Shapes) -> tuple[int, int, int, int, int]:
+    """MACs, and (groups, rows, columns, depth) as in `Kernel`, of one anchoring node; zeros for ops without MACs."""
+    kind = op_class(node, shapes)
     if kind not in _PRODUCTS:
         return 0, 0, 0, 0, 0
     try:
