@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch._ops import HigherOrderOperator
 from torch.export import Dim, ExportedProgram
 
 from compactor.errors import InputError, UnsupportedError
@@ -53,7 +54,7 @@ def from_exported(exported: ExportedProgram, meta: Mapping[str, Any] | None = No
 
 def to_exported(program: Program, *, batch: int | None = None) -> ExportedProgram:
     """The ExportedProgram of a Program; with ``batch``, all shapes are static at the nominal ones."""
-    module = graphs.graph_module(graphs.copy_graph(program.graph)[0], dict(program.state), program.trainable).eval()
+    module = graphs.graph_module(graphs.copy_graph(program.graph)[0], _compact(program.state), program.trainable).eval()
     if batch is not None:
         return torch.export.export(module, program.example_inputs(batch))
     dims: dict[str, Any] = {}
@@ -63,6 +64,20 @@ def to_exported(program: Program, *, batch: int | None = None) -> ExportedProgra
     shapes = tuple({i: dims[d.name] for i, d in spec.dynamic.items()} for spec in program.inputs)
     # Specialising on a batch of one would make it static.
     return torch.export.export(module, program.example_inputs(2), dynamic_shapes=shapes)
+
+
+def _compact(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Every tensor contiguous over a storage of its own size: archives hold whole storages, views of them included."""
+    seen: set[int] = set()
+    result = {}
+    for name, tensor in state.items():
+        dense = tensor.detach().contiguous()
+        storage = dense.untyped_storage()
+        if storage.nbytes() != dense.numel() * dense.element_size() or storage.data_ptr() in seen:
+            dense = dense.clone()
+        seen.add(dense.untyped_storage().data_ptr())
+        result[name] = dense
+    return result
 
 
 def _flatten(value: Any) -> list[Any]:
@@ -106,6 +121,8 @@ def _inline_into(
             raise UnsupportedError(
                 f"node {node.name} is control flow ({node.target})", "export a model without data-dependent branches"
             )
+        elif isinstance(node.target, HigherOrderOperator):
+            raise UnsupportedError(f"node {node.name} is {node.target}", "export a model of plain operators")
         else:
             mapping[node] = graph.node_copy(node, lambda n: mapping[n])
             mapping[node].meta = {}
@@ -170,23 +187,37 @@ def _hoist_sizes(graph: fx.Graph, inputs: tuple[InputSpec, ...]) -> None:
 def _input_specs(exported: ExportedProgram) -> tuple[InputSpec, ...]:
     names = exported.graph_signature.user_inputs
     nodes = {n.name: n for n in exported.graph.nodes if n.op == "placeholder"}
-    example = [v for v in torch.utils._pytree.tree_leaves(exported.example_inputs or ())]
+    example = torch.utils._pytree.tree_leaves(exported.example_inputs or ())
+    dims: dict[str, str] = {}
     specs = []
     for position, name in enumerate(names):
         value = nodes[name].meta.get("val") if isinstance(name, str) and name in nodes else None
         if not isinstance(value, Tensor):
             raise UnsupportedError(f"input {name!r} is not a tensor", "export the model with tensor inputs only")
         given = example[position] if position < len(example) and isinstance(example[position], Tensor) else None
-        shape: list[int] = []
-        dynamic: dict[int, DynamicDim] = {}
+        shape, dynamic = [], {}
         for i, size in enumerate(value.shape):
             if isinstance(size, torch.SymInt):
-                bounds = exported.range_constraints.get(size.node.expr)
-                low = max(1, int(bounds.lower)) if bounds is not None else 1
-                high = int(bounds.upper) if bounds is not None and bounds.upper.is_integer else _UNBOUNDED
-                dynamic[i] = DynamicDim("batch" if i == 0 else str(size.node.expr), low, min(high, 1 << 20))
-                shape.append(given.shape[i] if given is not None else max(low, 2))
+                dynamic[i] = _dynamic_dim(exported, size, _dim_name(dims, str(size.node.expr), i, value.dtype))
+                shape.append(given.shape[i] if given is not None else max(dynamic[i].low, 2))
             else:
                 shape.append(int(size))
         specs.append(InputSpec(str(name), tuple(shape), value.dtype, dynamic))
     return tuple(specs)
+
+
+def _dim_name(known: dict[str, str], symbol: str, position: int, dtype: torch.dtype) -> str:
+    """A readable name per symbol: ``batch``, ``sequence`` (dimension 1 of token inputs), else by position."""
+    if symbol not in known:
+        tokens = position == 1 and not dtype.is_floating_point
+        wanted = "batch" if position == 0 else "sequence" if tokens else f"dim{position}"
+        taken = sum(name.startswith(wanted) for name in known.values())
+        known[symbol] = f"{wanted}_{taken + 1}" if taken else wanted
+    return known[symbol]
+
+
+def _dynamic_dim(exported: ExportedProgram, size: torch.SymInt, name: str) -> DynamicDim:
+    bounds = exported.range_constraints.get(size.node.expr)
+    low = max(1, int(bounds.lower)) if bounds is not None else 1
+    high = int(bounds.upper) if bounds is not None and bounds.upper.is_integer else _UNBOUNDED
+    return DynamicDim(name, low, min(high, 1 << 20))

@@ -74,3 +74,12 @@ def set_argument(node: fx.Node, index: int, name: str, value: Any) -> None:
 def map_nodes(value: Any, convert: Callable[[fx.Node], Any]) -> Any:
     """``value`` with every node inside replaced."""
     return fx.node.map_arg(value, convert)
+
+
+def op_name(node: fx.Node) -> str:
+    """``add`` for ``aten.add.Tensor``, ``namespace.op`` for other namespaces, the function's name otherwise."""
+    target = node.target
+    if isinstance(target, torch._ops.OpOverload):
+        namespace, name = target._schema.name.split("::")
+        return name if namespace == "aten" else f"{namespace}.{name}"
+    return getattr(target, "__name__", str(target))

@@ -1,6 +1,7 @@
 """`Program`: an exported graph, its weights, its input specification and its history."""
 
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -168,6 +169,7 @@ class Program:
         """sha256 over structure, weights, inputs and precision; names of nodes, history and meta do not count."""
         digest = hashlib.sha256()
         numbers: dict[fx.Node, str] = {}
+        count = itertools.count()
 
         def text(value: Any) -> str:
             if isinstance(value, fx.Node):
@@ -178,13 +180,15 @@ class Program:
                 return "{" + ",".join(f"{k}:{text(v)}" for k, v in sorted(value.items())) + "}"
             return repr(value)
 
-        for i, node in enumerate(self.graph.nodes):
-            numbers[node] = f"%{i}"
+        for node in self.graph.nodes:
+            # Exporting moves the reads of tensors to the front, so where they stand does not count.
+            numbers[node] = f"@{node.target}" if node.op == "get_attr" else f"%{next(count)}"
+        for node in (n for n in self.graph.nodes if n.op != "get_attr"):
             target = "" if node.op in ("placeholder", "output") else str(node.target)
             digest.update(f"{node.op} {target} {text(node.args)} {text(dict(node.kwargs))}\n".encode())
         digest.update(json.dumps([s.to_dict() for s in self.inputs], sort_keys=True).encode())
         digest.update(f"{self.outputs} {self.precision} {sorted(self.trainable)}".encode())
-        for name, tensor in self.state.items():
+        for name, tensor in sorted(self.state.items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(memoryview(tensor.detach().contiguous().flatten().view(torch.uint8).numpy()))
         return digest.hexdigest()

@@ -1,0 +1,142 @@
+"""Labels of tensor axes, and the ties between them.
+
+Every index of every prunable axis carries an integer id. Operations tie ids together ("these must be kept or removed
+together") or pin them ("these must be kept"); the connected components are the units of a search space. A tensor
+dimension without ids is fixed: batch, sequence, image height, a model's input.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ids = NDArray[np.int64]
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Cluster:
+    """Dimensions labelled together. ``ids`` has one axis per entry of ``dims``, in that order.
+
+    One dimension is the usual case; a view that splits (H*D) into (H, D) labels both together until an operation
+    needs one of them alone.
+    """
+
+    dims: tuple[int, ...]
+    ids: Ids
+
+
+@dataclass(frozen=True, eq=False)
+class Axes:
+    """Labels of one tensor: dimensions in no cluster are fixed."""
+
+    shape: Shape
+    clusters: tuple[Cluster, ...] = ()
+
+    def cluster(self, dim: int) -> Cluster | None:
+        """The cluster that labels a dimension, or None where it is fixed."""
+        dim %= max(len(self.shape), 1)
+        return next((c for c in self.clusters if dim in c.dims), None)
+
+    def without(self, cluster: Cluster | None) -> tuple[Cluster, ...]:
+        """All clusters but this one."""
+        return tuple(c for c in self.clusters if c is not cluster)
+
+    def remap(self, mapping: dict[int, int], shape: Shape) -> "Axes":
+        """The same labels on other dimension numbers; every labelled dimension must be in ``mapping``."""
+        return Axes(shape, tuple(Cluster(tuple(mapping[d] for d in c.dims), c.ids) for c in self.clusters))
+
+
+def invariant(ids: Ids, axis: int) -> bool:
+    """Whether labels do not depend on the position along ``axis``."""
+    return bool((ids == ids.take([0], axis=axis)).all())
+
+
+@dataclass(frozen=True)
+class Pin:
+    """Ids that must be kept, by the graph node at which, and why."""
+
+    ids: Ids
+    node: str
+    reason: str
+
+
+class Coupling:
+    """Collects ties and pins, then solves them into components."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._left: list[Ids] = []
+        self._right: list[Ids] = []
+        self.origins: list[tuple[int, str]] = []
+        self.pins: list[Pin] = []
+        self._products: list[Ids] = []
+
+    def fresh(self, count: int) -> Ids:
+        """``count`` new ids."""
+        self.size += count
+        return np.arange(self.size - count, self.size)
+
+    def tie(self, left: Ids, right: Ids, node: str) -> None:
+        """Index by index (with broadcasting), these are kept or removed together."""
+        a, b = np.broadcast_arrays(left, right)
+        self._left.append(a.ravel())
+        self._right.append(b.ravel())
+        self.origins.append((a.size, node))
+
+    def pin(self, ids: Ids, node: str, reason: str) -> None:
+        """These must be kept."""
+        self.pins.append(Pin(ids.ravel(), node, reason))
+
+    def product(self, ids: Ids) -> None:
+        """What is kept of this array must be a product of index sets, one per axis."""
+        self._products.append(ids)
+
+    def solve(self) -> Ids:
+        """Component number of every id. Products that are not yet rectangular keep their longest axis free."""
+        while True:
+            components = self._components()
+            pending = [p for p in self._products if not self._rectangular(components[p])]
+            if not pending:
+                return components
+            for ids in pending:
+                free = [a for a in range(ids.ndim) if not invariant(components[ids], a)]
+                keep = max(free, key=lambda a: (ids.shape[a], -a))
+                for axis in free:
+                    if axis != keep:
+                        self.tie(ids, ids.take([0], axis=axis), "view")
+
+    @staticmethod
+    def _rectangular(components: Ids) -> bool:
+        return sum(not invariant(components, axis) for axis in range(components.ndim)) <= 1
+
+    def _components(self) -> Ids:
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components
+
+        left = np.concatenate(self._left) if self._left else np.zeros(0, np.int64)
+        right = np.concatenate(self._right) if self._right else np.zeros(0, np.int64)
+        ones = np.ones(len(left), np.int8)
+        matrix = coo_array((ones, (left, right)), shape=(self.size, self.size))
+        return connected_components(matrix, directed=False)[1].astype(np.int64)
+
+    def edges(self) -> Iterable[tuple[Ids, Ids, str]]:
+        """All ties, with the node that made each."""
+        for a, b, (_, node) in zip(self._left, self._right, self.origins, strict=True):
+            yield a, b, node
+
+
+def project(alive: NDArray[np.bool_], axis: int) -> NDArray[np.bool_]:
+    """Which positions along one axis hold anything kept."""
+    others: Any = tuple(a for a in range(alive.ndim) if a != axis)
+    return alive.any(axis=others)
+
+
+def is_product(alive: NDArray[np.bool_]) -> bool:
+    """Whether a boolean array is the outer product of its projections."""
+    full = np.ones((), bool)
+    for axis in range(alive.ndim):
+        full = np.logical_and.outer(full, project(alive, axis))
+    return bool((full == alive).all())

@@ -1,0 +1,127 @@
+"""Normalisations. Under a mask, statistics run over what is kept (CoFi, ACL 2022, section 3.1)."""
+
+import numpy as np
+import torch
+from torch import fx
+
+from compactor.ir.analysis import Analysis, AxesTree
+from compactor.ir.graphs import argument, aten
+from compactor.ir.masking import Masking
+from compactor.ir.rules import masked, rewrite, rule
+from compactor.ir.slicing import Resize
+
+
+@rule("batch_norm", "instance_norm", "_native_batch_norm_legit_no_training")
+def batch_norm(node: fx.Node, analysis: Analysis) -> AxesTree:
+    """Weight, bias and running statistics follow the channels."""
+    x = analysis.alone(analysis.of(node.args[0]), 1, node, "it is normalised per channel")
+    for parameter in node.args[1:5]:
+        if isinstance(parameter, fx.Node):
+            analysis.tie(x, 1, analysis.of(parameter), 0, node, "statistics of a fixed axis")
+    return x
+
+
+@rule("layer_norm", "rms_norm")
+def layer_norm(node: fx.Node, analysis: Analysis) -> AxesTree:
+    """Weight and bias follow the normalised dimensions."""
+    x = analysis.of(node.args[0])
+    count = len(node.args[1])  # type: ignore[arg-type]
+    for d in range(len(x.shape) - count, len(x.shape)):
+        cluster = x.cluster(d)
+        if cluster is not None and len(cluster.dims) > 1:
+            x = analysis.fix(x, d, node, "it is normalised within each unit")
+    for parameter in node.args[2:4]:
+        if isinstance(parameter, fx.Node):
+            weight = analysis.of(parameter)
+            for d in range(count):
+                analysis.tie(x, len(x.shape) - count + d, weight, d, node, "it normalises a fixed axis")
+    return x
+
+
+@rewrite("layer_norm", "rms_norm")
+def resize_layer_norm(old: fx.Node, new: fx.Node, resize: Resize) -> None:
+    """``normalized_shape`` is the end of the input's shape."""
+    count = len(old.args[1])  # type: ignore[arg-type]
+    new.update_arg(1, list(resize.new_shape(old)[-count:]))
+
+
+@masked("layer_norm", "rms_norm")
+def mask_layer_norm(old: fx.Node, new: fx.Node, masking: Masking) -> None:
+    """Mean and variance over kept indices only."""
+    count = len(old.args[1])  # type: ignore[arg-type]
+    rank = len(masking.shape(old))
+    dims = list(range(rank - count, rank))
+    mask = masking.mask(old.args[0], dims)
+    if mask is None:
+        return
+    weight, bias = argument(new, 2, "weight"), None
+    if new.target is aten.layer_norm.default:
+        bias = argument(new, 3, "bias")
+        eps = argument(new, 4, "eps", 1e-5)
+    else:
+        eps = argument(new, 3, "eps")
+        eps = torch.finfo(masking.dtype(old)).eps if eps is None else eps
+    centre = new.target is aten.layer_norm.default
+    result = masking.normalise(new, mask, dims, float(eps), centre=centre)
+    with masking.graph.inserting_before(new):
+        if isinstance(weight, fx.Node):
+            result = masking.graph.call_function(aten.mul.Tensor, (result, weight))
+        if isinstance(bias, fx.Node):
+            result = masking.graph.call_function(aten.add.Tensor, (result, bias))
+    new.replace_all_uses_with(result)
+    masking.graph.erase_node(new)
+
+
+@rule("group_norm")
+def group_norm(node: fx.Node, analysis: Analysis) -> AxesTree:
+    """Whole groups are removed where there are many; the same channels of every group where there are few."""
+    x = analysis.alone(analysis.of(node.args[0]), 1, node, "it is normalised per group")
+    for parameter in node.args[2:4]:
+        if isinstance(parameter, fx.Node):
+            analysis.tie(x, 1, analysis.of(parameter), 0, node, "it normalises a fixed axis")
+    cluster = x.cluster(1)
+    if cluster is not None:
+        ids = cluster.ids.reshape(int(node.args[1]), -1)  # type: ignore[arg-type]
+        analysis.coupling.tie(ids, ids[:, :1] if ids.shape[0] >= ids.shape[1] else ids[:1], node.name)
+    return x
+
+
+def _whole_groups(node: fx.Node, channels: int) -> bool:
+    groups = int(node.args[1])  # type: ignore[arg-type]
+    return groups >= channels // groups
+
+
+@rewrite("group_norm")
+def resize_group_norm(old: fx.Node, new: fx.Node, resize: Resize) -> None:
+    """Fewer groups, or the same number of smaller ones."""
+    before, after = resize.old_shape(old.args[0])[1], resize.new_shape(old.args[0])[1]
+    if _whole_groups(old, before):
+        new.update_arg(1, after // (before // int(old.args[1])))  # type: ignore[arg-type]
+
+
+@masked("group_norm")
+def mask_group_norm(old: fx.Node, new: fx.Node, masking: Masking) -> None:
+    """Statistics change only where channels within a group are removed: then per group over kept channels."""
+    shape = masking.shape(old)
+    alive = masking.alive(old.args[0], 1)
+    if _whole_groups(old, shape[1]) or alive is None or alive.all():
+        return
+    groups = int(old.args[1])  # type: ignore[arg-type]
+    graph, args = masking.graph, new.args
+    per_group = alive.reshape(groups, -1)
+    with graph.inserting_before(new):
+        split = graph.call_function(aten.unflatten.int, (args[0], 1, [groups, -1]))
+        mask = masking.constant(per_group.reshape(1, *per_group.shape, *[1] * (len(shape) - 2)), masking.dtype(old))
+        dims = list(range(2, len(shape) + 1))
+        eps = float(argument(new, 4, "eps", 1e-5))
+        space = int(np.prod(shape[2:], dtype=np.int64))
+        result = masking.normalise(new, mask, dims, eps, centre=True, source=split, kept=int(per_group[0].sum()) * space)
+    with graph.inserting_before(new):
+        result = graph.call_function(aten.flatten.using_ints, (result, 1, 2))
+        for parameter, op in zip(args[2:4], (aten.mul.Tensor, aten.add.Tensor), strict=False):
+            if isinstance(parameter, fx.Node):
+                view = graph.call_function(aten.view.default, (parameter, [1, -1, *[1] * (len(shape) - 2)]))
+                result = graph.call_function(op, (result, view))
+    new.replace_all_uses_with(result)
+    graph.erase_node(new)
+

@@ -1,0 +1,94 @@
+"""Slicing: a Subnet made real, as smaller tensors and fewer nodes."""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, fx
+
+from compactor.errors import InternalError
+from compactor.ir.program import Program
+from compactor.ir.shapes import Shape
+from compactor.ir.subnet import Subnet
+
+if TYPE_CHECKING:
+    from compactor.ir.space import Alive, SearchSpace
+
+
+class Resize:
+    """What a slice does to every value; rewrites ask it for sizes. Nodes are those of the original graph."""
+
+    def __init__(self, space: "SearchSpace", subnet: Subnet) -> None:
+        self._space = space
+        self._alive = space.alive(subnet)
+        self._shapes = space.shapes(subnet)
+
+    def alive(self, node: Any, dim: int) -> "Alive | None":
+        """Which indices of a dimension are kept; None when it is fixed."""
+        axes = self._space.analysis.of(node)
+        return self._space.kept_indices(axes, self._alive)[dim] if axes.shape else None
+
+    def old_shape(self, node: Any) -> Shape:
+        """Shape before."""
+        return self._space.analysis.shape(node)
+
+    def new_shape(self, node: Any) -> Shape:
+        """Shape after."""
+        shape: Shape = self._shapes[node]
+        return shape
+
+    def old_shapes(self, node: fx.Node) -> list[Shape]:
+        """Shapes before, of a node with several results."""
+        return [tuple(v.shape) for v in self._space.program.values[node]]
+
+    def new_shapes(self, node: fx.Node) -> list[Shape]:
+        """Shapes after, of a node with several results."""
+        shapes: list[Shape] = self._shapes[node]
+        return shapes
+
+
+def slice_program(program: Program, subnet: Subnet) -> Program:
+    """The Program with only what the Subnet keeps.
+
+    Outputs equal those of ``mask(program, subnet)``; ``slice(program, space.full())`` is the Program itself. Raises
+    `InputError` when the Subnet is not one of the Program's space.
+    """
+    from compactor.ir.rules import find_rewrite
+    from compactor.ir.space import rewired, space_of
+
+    space = space_of(program)
+    subnet = space.check(subnet)
+    if subnet == space.full():
+        return program
+    resize = Resize(space, subnet)
+    graph, mapping = rewired(program.graph, space.replaced(subnet))
+    for old, new in mapping.items():
+        rewrite = find_rewrite(old) if old.op == "call_function" else None
+        if rewrite is not None and isinstance(program.values[old], (Tensor, tuple, list)):
+            rewrite(old, new, resize)
+    state = {}
+    for old, new in mapping.items():
+        if new.op == "get_attr":
+            state[str(new.target)] = _sliced(program.state[str(new.target)], old, resize)
+    graph.lint()
+    sliced = program.evolve(graph=graph, state=state)
+    _check(sliced, mapping, resize)
+    return sliced
+
+
+def _sliced(tensor: Tensor, node: fx.Node, resize: Resize) -> Tensor:
+    for dim in range(tensor.dim()):
+        alive = resize.alive(node, dim)
+        if alive is not None and not alive.all():
+            tensor = tensor.index_select(dim, torch.from_numpy(alive.nonzero()[0]))
+    return tensor
+
+
+def _check(sliced: Program, mapping: dict[fx.Node, fx.Node], resize: Resize) -> None:
+    """Every value has the shape that the analysis predicted: a rule that lies does not get further than this."""
+    for old, new in mapping.items():
+        value = sliced.values.get(new)
+        if isinstance(value, Tensor) and tuple(value.shape) != resize.new_shape(old):
+            raise InternalError(
+                f"node {old.name} has shape {tuple(value.shape)} after slicing, {resize.new_shape(old)} was predicted",
+                f"the rule of {old.target} is wrong; please report this model",
+            )
