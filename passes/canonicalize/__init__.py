@@ -1,0 +1,1 @@
+"""Exact clean-up of exported graphs: `canonicalize` and `fold_batchnorm`."""
