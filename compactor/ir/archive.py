@@ -35,7 +35,7 @@ def save(program: Program, path: Path) -> None:
     _strip(exported)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as handle:  # by handle: the writer puts a file's name into its bytes
+        with temporary.open("wb") as handle:  # by handle: the writer puts a file's name into its bytes
             torch.export.save(exported, handle, extra_files={EXTRA: json.dumps(extra, sort_keys=True)})
             handle.flush()
             os.fsync(handle.fileno())
@@ -49,7 +49,7 @@ def load(path: Path) -> Program:
 
     Raises `InputError` for an archive that is damaged, too old, or needs either.
     """
-    with open(path, "rb") as handle:
+    with path.open("rb") as handle:
         exported, extra = read_exported(handle, str(path))
     return program_of(exported, json.loads(extra) if extra else None)
 

@@ -30,7 +30,7 @@ def from_exported(exported: ExportedProgram, meta: Mapping[str, Any] | None = No
     Raises `UnsupportedError` for an input that is not a tensor, or a sub-graph with control flow.
     """
     module = exported.module(check_guards=False)
-    state = {**dict(module.named_parameters(remove_duplicate=False)), **dict(module.named_buffers(remove_duplicate=False))}
+    state = dict(module.named_parameters(remove_duplicate=False)) | dict(module.named_buffers(remove_duplicate=False))
     graph = _inlined(module, state)
     _join_tied(graph, state)
     _drop_asserts(graph)
@@ -143,7 +143,8 @@ def _join_tied(graph: fx.Graph, state: dict[str, Tensor]) -> None:
         if node.op != "get_attr":
             continue
         tensor = state[str(node.target)]
-        key = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype) if tensor.numel() else (node.target,)
+        place = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
+        key = place if tensor.numel() else (node.target,)
         name = seen.setdefault(key, str(node.target))
         node.target = name
         if name in first:
@@ -195,8 +196,10 @@ def _input_specs(exported: ExportedProgram) -> tuple[InputSpec, ...]:
         if not isinstance(value, Tensor):
             raise UnsupportedError(f"input {name!r} is not a tensor", "export the model with tensor inputs only")
         given = example[position] if position < len(example) and isinstance(example[position], Tensor) else None
-        shape, dynamic = [], {}
-        for i, size in enumerate(value.shape):
+        shape: list[int] = []
+        dynamic: dict[int, DynamicDim] = {}
+        sizes: list[Any] = list(value.shape)
+        for i, size in enumerate(sizes):
             if isinstance(size, torch.SymInt):
                 dynamic[i] = _dynamic_dim(exported, size, _dim_name(dims, str(size.node.expr), i, value.dtype))
                 shape.append(given.shape[i] if given is not None else max(dynamic[i].low, 2))

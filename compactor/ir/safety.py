@@ -18,7 +18,9 @@ from compactor.errors import InputError
 REMEDY = "export the model again with torch.export.save, with plain tensors as weights, constants and example inputs"
 
 MODEL = "models/model.json"
-_PLAIN = re.compile(r"(archive_format|archive_version|byteorder|\.data/\w+|\.format_version|\.storage_alignment|extra/.+)")
+_PLAIN = re.compile(
+    r"archive_format|archive_version|byteorder|\.data/\w+|\.format_version|\.storage_alignment|extra/.+"
+)
 _PAYLOAD = re.compile(r"data/(weights|constants)/[\w.\-]+|data/sample_inputs/model\.pt")
 _CONFIGS = ("data/weights/model_weights_config.json", "data/constants/model_constants_config.json")
 _NAME = re.compile(r"[\w.]*")
@@ -34,11 +36,11 @@ _EXPRESSION = re.compile(r"[\w\s+\-*/%(),.<>=!&|~]*")
 _SYMBOL = re.compile(r"[a-z]{1,3}\d+|OpaqueUnaryFn_\w+")
 # The quoted forms that sympy's srepr writes; anything else in quotes is refused.
 _QUOTED = re.compile(r"Symbol\('[a-z]{1,3}\d+'(, \w+=(True|False))*\)|Float\('[\d.e+\-]+', precision=\d+\)")
-_FUNCTIONS = frozenset(
-    "Eq Ne Lt Gt Le Ge And Or Not Mod PythonMod FloorDiv CleanDiv Max Min floor ceiling Abs Pow Identity Where True "
-    "False ModularIndexing TrueDiv FloatTrueDiv IntTrueDiv FloatPow PowByNatural ToFloat TruncToInt TruncToFloat "
-    "CeilToInt FloorToInt RoundToInt RoundDecimal IsNonOverlappingAndDenseIndicator int_oo oo Integer Rational Add Mul "
-    "GreaterThan LessThan StrictGreaterThan StrictLessThan Equality Unequality Infinity NegativeInfinity".split()
+_FUNCTIONS = re.compile(
+    r"Eq|Ne|Lt|Gt|Le|Ge|And|Or|Not|Mod|PythonMod|FloorDiv|CleanDiv|Max|Min|floor|ceiling|Abs|Pow|Identity|Where|True"
+    r"|False|ModularIndexing|TrueDiv|FloatTrueDiv|IntTrueDiv|FloatPow|PowByNatural|ToFloat|TruncToInt|TruncToFloat"
+    r"|CeilToInt|FloorToInt|RoundToInt|RoundDecimal|IsNonOverlappingAndDenseIndicator|int_oo|oo|Integer|Rational|Add|Mul"
+    r"|GreaterThan|LessThan|StrictGreaterThan|StrictLessThan|Equality|Unequality|Infinity|NegativeInfinity"
 )
 
 
@@ -66,7 +68,7 @@ def check(reader: Reader) -> dict[str, Any]:
             _check_pickle(name, reader.read_bytes(name))
     for config in _CONFIGS:
         if config in names:
-            _check_payloads(config, json.loads(reader.read_bytes(config)))
+            _check_payloads(json.loads(reader.read_bytes(config)))
     model: dict[str, Any] = json.loads(reader.read_bytes(MODEL))
     for key, value in _strings(model):
         _check_string(key, value)
@@ -84,11 +86,11 @@ def _check_pickle(name: str, content: bytes) -> None:
         ) from error
 
 
-def _check_payloads(config: str, content: dict[str, Any]) -> None:
+def _check_payloads(content: dict[str, Any]) -> None:
     for tensor, payload in content["config"].items():
         plain = re.fullmatch(r"(weight|tensor)_\d+", payload["path_name"])
         if payload["use_pickle"] or payload["tensor_meta"] is None or not plain:
-            raise InputError(f"{tensor!r} in {config!r} is a pickled object that could run code; it was not loaded", REMEDY)
+            raise InputError(f"{tensor!r} is a pickled object that could run code; it was not loaded", REMEDY)
 
 
 def _strings(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
@@ -129,7 +131,7 @@ def _is_expression(value: str) -> bool:
     if not _EXPRESSION.fullmatch(value) or re.search(r"\.\s*[^\W\d]", value):
         return False
     words = re.findall(r"[^\W\d]\w*", value)
-    return all(w in _FUNCTIONS or _SYMBOL.fullmatch(w) for w in words)
+    return all(_FUNCTIONS.fullmatch(w) or _SYMBOL.fullmatch(w) for w in words)
 
 
 def _is_operator(value: str) -> bool:
