@@ -51,8 +51,8 @@ class Artifact:
         return wrong
 
     def student(self) -> "Program":
-        """The compressed Program. Raises `InputError` when it cannot be read."""
-        from compactor.frontend import load
+        """The compressed Program. Check `damage` first: reading a damaged archive fails in ways of its own."""
+        from compactor.ir.archive import load
 
         return load(self.folder / STUDENT)
 
@@ -158,7 +158,7 @@ def _read_manifest(folder: Path) -> Manifest:
         data = json.loads(path.read_text(encoding="utf-8"))
         schema = data.get("schema") if isinstance(data, dict) else None
         if schema != SCHEMA:
-            raise InputError(f"{path} has schema {schema!r}, not {SCHEMA}", "use the version of compactor that wrote it")
+            raise InputError(f"{path} has schema {schema!r}, not {SCHEMA}", "use the version that wrote it")
         return Manifest.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
