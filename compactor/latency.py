@@ -10,7 +10,8 @@ Basis = Literal["measured", "predicted"]
 class Latency:
     """Latency of one inference, in milliseconds.
 
-    Measured: ``p50``, ``p90``, ``p99`` over ``n`` queries. Predicted: ``p50`` with a 90 % interval ``low``..``high``.
+    Measured: ``p50``, ``p90``, ``p99`` over ``n`` queries with ``threads`` (where known), and a ``warning`` when
+    the machine was not quiet. Predicted: ``p50`` with a 90 % interval ``low``..``high``.
     """
 
     p50: float
@@ -20,6 +21,8 @@ class Latency:
     n: int | None = None
     low: float | None = None
     high: float | None = None
+    threads: int | None = None
+    warning: str | None = None
 
     def to_dict(self) -> dict[str, float | int | str]:
         """The figures that are present, for JSON."""

@@ -1,6 +1,6 @@
 """The contract of a target: a device profile that predicts, and measures where the device is present."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from torch import Tensor
@@ -42,6 +42,14 @@ class Target(Protocol):
         """Predicted latency, milliseconds, of these kernels run one after the other at ``precision``."""
         ...
 
+    def floor(self, kernels: Sequence[Kernel]) -> float:
+        """Milliseconds below which these kernels cannot get in any precision, to refuse impossible budgets."""
+        ...
+
     def measure(self, session: Session, inputs: Sequence[Tensor]) -> Latency:
         """Measured latency, milliseconds. Raises `UnsupportedError` when the device is not present."""
+        ...
+
+    def compare(self, sessions: Mapping[str, Session], inputs: Sequence[Tensor]) -> dict[str, Latency]:
+        """Measured latencies of several sessions in interleaved rounds, so that drift hits them alike."""
         ...
