@@ -1,0 +1,1 @@
+"""The figures the README quotes, each one command; results are kept as JSON in ``benchmarks/results``."""
