@@ -183,7 +183,7 @@ class Analysis:
                     if (d in inside) != keep_here:
                         axes = self.fix(axes, d, node, "a view merges it with an unrelated axis")
         touching = [c for c in axes.clusters if set(c.dims) <= inside]
-        for cluster in sorted(touching, key=lambda c: -c.ids.size)[1:]:
+        for cluster in sorted(touching, key=lambda c: (self.coupling.is_copies(c.ids), -c.ids.size))[1:]:
             for d in cluster.dims:
                 axes = self.fix(axes, d, node, "a view merges two independent axes")
         return axes
@@ -248,9 +248,13 @@ def _conflict(operands: Sequence[Axes], shape: Shape) -> tuple[int, str] | None:
             return dim, "combined with a fixed axis"
     for group in _groups(operands):
         inside = [[c for c in a.clusters if set(c.dims) <= group] for a in operands]
-        covered = any(set(c.dims) == group for clusters in inside for c in clusters)
-        if not covered or any(len(clusters) > 1 for clusters in inside):
+        base = next((c for clusters in inside for c in clusters if set(c.dims) == group), None)
+        if base is None or any(len(clusters) > 1 for clusters in inside):
             return max(group), "combined with an axis that is split differently"
+        for cluster in (c for clusters in inside for c in clusters):
+            if base.dims[0] not in cluster.dims:
+                # Rotary tables meet (heads, width) along the width: the heads are what should stay free.
+                return cluster.dims[-1], "combined with values that are the same for every outer unit"
     return None
 
 

@@ -73,11 +73,18 @@ class Coupling:
         self.origins: list[tuple[int, str]] = []
         self.pins: list[Pin] = []
         self._products: list[Ids] = []
+        self._copies: list[tuple[int, int]] = []
 
-    def fresh(self, count: int) -> Ids:
-        """``count`` new ids."""
+    def fresh(self, count: int, *, copies: bool = False) -> Ids:
+        """``count`` new ids; ``copies`` marks indices that all hold the same values."""
+        if copies:
+            self._copies.append((self.size, self.size + count))
         self.size += count
         return np.arange(self.size - count, self.size)
+
+    def is_copies(self, ids: Ids) -> bool:
+        """Whether these ids were made as copies of one index."""
+        return any(low <= ids.flat[0] < high for low, high in self._copies)
 
     def tie(self, left: Ids, right: Ids, node: str) -> None:
         """Index by index (with broadcasting), these are kept or removed together."""

@@ -52,7 +52,7 @@ def op_class(node: fx.Node, shapes: Shapes) -> str:
     name = name if name.endswith("__") else name.removesuffix("_")
     if "conv" in name and len(node.args) > 1:
         weight = shapes.get(argument(node, 1, "weight"))
-        groups = _conv_groups(node)
+        groups = _conv_groups(node, shapes)
         return "depthwise" if weight and groups > 1 and (weight[0] == groups or weight[1] == 1) else "conv"
     if name in _CLASSES:
         return _CLASSES[name]
@@ -87,7 +87,11 @@ def elements(value: Any) -> int:
     return prod(value) if is_shape(value) else sum(map(elements, value))
 
 
-def _conv_groups(node: fx.Node) -> int:
+def _conv_groups(node: fx.Node, shapes: Shapes) -> int:
+    source, weight = shapes[argument(node, 0, "input")], shapes[argument(node, 1, "weight")]
+    if not _is_transposed(node) and len(source) == len(weight):
+        # From the shapes, not the literal: they may be those of a subnet.
+        return int(source[1]) // int(weight[1])
     names = [a.name for a in node.target._schema.arguments]  # type: ignore[union-attr]
     return int(argument(node, names.index("groups"), "groups", 1)) if "groups" in names else 1
 
@@ -98,7 +102,7 @@ def _is_transposed(node: fx.Node) -> bool:
 
 def _conv(node: fx.Node, shapes: Shapes) -> tuple[int, int, int, int]:
     """Products of a convolution. The weight is (out, in / groups, taps); transposed: (in, out / groups, taps)."""
-    weight, groups = shapes[argument(node, 1, "weight")], _conv_groups(node)
+    weight, groups = shapes[argument(node, 1, "weight")], _conv_groups(node, shapes)
     if _is_transposed(node):
         source = shapes[argument(node, 0, "input")]
         return groups, prod(source) // weight[0], weight[1] * prod(weight[2:]), weight[0] // groups

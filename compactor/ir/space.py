@@ -242,7 +242,9 @@ class SearchSpace:
         tensor, dim, ids = axes[first]
         where = {c: i for i, c in reversed(list(enumerate(self.analysis.components[ids].tolist())))}
         units = sorted(units, key=where.__getitem__)
-        if any(self.program.state[axes[n][0]].dim() > 2 for n, _ in members):
+        convolved = sum(self.program.state[axes[n][0]].dim() > 2 for n, _ in members)
+        matrices = sum(self.program.state[axes[n][0]].dim() == 2 for n, _ in members)
+        if convolved > (matrices if attention else 0):
             kind = "channels"
         elif units[0] in attention:
             kind = "heads"

@@ -19,7 +19,7 @@ def summed(node: fx.Node, analysis: Analysis) -> AxesTree:
 
 @rule(
     *"""amax amin max min argmax argmin var std var_mean std_mean prod any all median mode logsumexp count_nonzero
-    topk sort argsort cumsum cumprod softmax log_softmax _softmax _log_softmax normalize glu""".split()
+    topk sort argsort cumsum cumprod softmax log_softmax _softmax _log_softmax normalize glu diff""".split()
 )
 def whole(node: fx.Node, analysis: Analysis) -> AxesTree:
     """The op needs every index of the axis it works along."""

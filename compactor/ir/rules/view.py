@@ -78,7 +78,7 @@ def expand(node: fx.Node, analysis: Analysis) -> AxesTree:
     for d, size in enumerate(shape):
         source = axes.shape[d - shift] if d >= shift else 1
         if source == 1 and size > 1 and isinstance(sizes[d], int):
-            clusters.append(Cluster((d,), analysis.coupling.fresh(size)))
+            clusters.append(Cluster((d,), analysis.coupling.fresh(size, copies=True)))
     return Axes(shape, tuple(clusters))
 
 
