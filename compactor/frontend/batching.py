@@ -59,7 +59,7 @@ def _freed(program: Program, size: int) -> Program:
 
 
 def _free_size(node: fx.Node, batch: fx.Node, size: int) -> None:
-    """A literal leading size that equals the fixed batch becomes the batch; whether rightly so is checked by running."""
+    """A literal leading size that equals the fixed batch becomes the batch; `_same` proves whether rightly so."""
     sizes = node.args[1]
     if isinstance(sizes, (list, tuple)) and sizes and sizes[0] == size:
         node.update_arg(1, [batch, *sizes[1:]])

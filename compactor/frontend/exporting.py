@@ -52,7 +52,9 @@ def export(
 
 def _flat(inputs: Inputs) -> tuple[list[str] | None, list[Tensor]]:
     names = list(inputs) if isinstance(inputs, Mapping) else None
-    values = [inputs] if isinstance(inputs, Tensor) else list(inputs.values() if isinstance(inputs, Mapping) else inputs)
+    values = (
+        [inputs] if isinstance(inputs, Tensor) else list(inputs.values() if isinstance(inputs, Mapping) else inputs)
+    )
     if not values or not all(isinstance(v, Tensor) for v in values):
         kinds = ", ".join(type(v).__name__ for v in values) or "nothing"
         raise InputError(f"example inputs are {kinds}", "give a tensor, a tuple of tensors or tensors by argument name")
@@ -98,7 +100,7 @@ def _capture(
 ) -> ExportedProgram:
     args, kwargs = _call(names, values)
     known = {d.name: Dim(d.name, min=d.low, max=d.high) for free in dims for d in free.values()}
-    shapes = ShapesCollection()
+    shapes = ShapesCollection()  # type: ignore[no-untyped-call]
     for value, free in zip(values, dims, strict=True):
         shapes[value] = {i: known[d.name] for i, d in free.items()}
     try:
@@ -110,7 +112,7 @@ def _capture(
             f"the model does not run on example inputs {given}: {reason(error)}", "give inputs that the model takes"
         ) from error
     try:
-        return torch.export.export(module, args, kwargs, dynamic_shapes=shapes)
+        return torch.export.export(module, args, kwargs, dynamic_shapes=shapes.dynamic_shapes(module, args, kwargs))
     except Exception as error:  # torch.export raises whatever tracing meets
         raise UnsupportedError(
             f"torch.export cannot capture {type(module).__name__}: {reason(error)}",
@@ -121,7 +123,9 @@ def _capture(
 def reason(error: Exception, limit: int = 300) -> str:
     """The lines of an error that say what went wrong, on one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if not line.startswith(("File ", "While executing", "from user code", "Set TORCH"))]
+    telling = [
+        line for line in lines if not line.startswith(("File ", "While executing", "from user code", "Set TORCH"))
+    ]
     text = " ".join(telling[:3]) or type(error).__name__
     return text if len(text) <= limit else text[:limit] + " ..."
 

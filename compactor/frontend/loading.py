@@ -6,7 +6,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from compactor.errors import InputError
-from compactor.frontend import checkpoints, factory as factories
+from compactor.frontend import checkpoints
+from compactor.frontend import factory as factories
 from compactor.frontend.batching import with_free_batch
 from compactor.frontend.exporting import Inputs, export
 from compactor.frontend.finite import check_finite
@@ -40,7 +41,9 @@ def load(
     path = Path(path)
     form = form_of(path)
     if factory is not None and form not in (Form.CHECKPOINT, Form.SAFETENSORS):
-        raise InputError(f"--factory {factory} with a {form.value}, {path}", "leave --factory away; it is for state dicts")
+        raise InputError(
+            f"--factory {factory} with a {form.value}, {path}", "leave --factory away; it is for state dicts"
+        )
     if form is Form.ARCHIVE:
         program = with_free_batch(_read_archive(path))
     elif form is Form.FOLDER:

@@ -6,7 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 # torchao lists compiled kernels it does not have; pytree lists enums of torchao; transformers reports its loading.
-_NOISY = ("torchao", "torchao.kernel.intmm", "torch.utils._pytree", "torch.export", "torch.fx", "transformers", "optimum")
+_NOISY = (
+    "torchao",
+    "torchao.kernel.intmm",
+    "torch.utils._pytree",
+    "torch.export",
+    "torch.fx",
+    "transformers",
+    "optimum",
+)
 
 
 @contextmanager
