@@ -1,12 +1,34 @@
-"""Fixtures of the whole suite: small real architectures, and where the shared test data lies."""
+"""The whole suite: one thread per worker, a time limit per folder, small real architectures, the shared data."""
 
 import os
 from pathlib import Path
 
 import pytest
 
-from compactor.ir.program import Program
-from tests.models import ARCHITECTURES, program
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded: the workers share the cores
+
+from compactor.ir.program import Program  # noqa: E402
+from tests.models import ARCHITECTURES, program  # noqa: E402
+
+HERE = Path(__file__).parent
+SECONDS = {"report": 60}
+DEFAULT, SLOW = 180, 1200
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give every test the time limit of its folder; slow ones a long one."""
+    for item in items:
+        if item.get_closest_marker("timeout") is not None:
+            continue
+        folder = item.path.relative_to(HERE).parts[0] if item.path.is_relative_to(HERE) else ""
+        limit = SLOW if item.get_closest_marker("slow") else SECONDS.get(folder, DEFAULT)
+        item.add_marker(pytest.mark.timeout(limit))
+
+
+@pytest.fixture(autouse=True)
+def _own_store(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never read or fill the user's own store."""
+    monkeypatch.setenv("COMPACTOR_STORE", str(tmp_path_factory.getbasetemp() / "store"))
 
 
 @pytest.fixture(params=list(ARCHITECTURES))
