@@ -70,5 +70,5 @@ def file_hash(path: Path) -> str:
     """sha256 of a file's content."""
     import hashlib
 
-    with open(path, "rb") as handle:
+    with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -39,12 +39,14 @@ class Ledger:
 
     def key(self, program: Program) -> str:
         """sha256 over all that the latency depends on; values of weights do not."""
-        return key_of({
-            "structure": structure(program),
-            "target": self._target.fingerprint,
-            "versions": tool_versions(self._target.backend),
-            "machine": machine(),
-        })
+        return key_of(
+            {
+                "structure": structure(program),
+                "target": self._target.fingerprint,
+                "versions": tool_versions(self._target.backend),
+                "machine": machine(),
+            }
+        )
 
 
 def _read(path: Path) -> Latency | None:
@@ -60,7 +62,8 @@ def structure(program: Program) -> str:
     names = {name: f"#{i}" for i, name in enumerate(program.state)}
     digest = hashlib.sha256(program.precision.encode())
     for node in program.graph.nodes:
-        target = names[str(node.target)] if node.op == "get_attr" else "" if node.op == "placeholder" else str(node.target)
+        target = names[str(node.target)] if node.op == "get_attr" else str(node.target)
+        target = "" if node.op == "placeholder" else target
         digest.update(f"{node.op} {target} {_text(node.args, numbers)} {_text(dict(node.kwargs), numbers)}\n".encode())
     digest.update(json.dumps([[list(t.shape), str(t.dtype)] for t in program.state.values()]).encode())
     digest.update(json.dumps([[list(shape), str(dtype)] for shape, dtype in program.input_shapes(1)]).encode())

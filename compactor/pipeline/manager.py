@@ -61,14 +61,13 @@ class PassManager:
 
     def _result(self, stage: "_Stage") -> tuple[Stored, bool]:
         key = stage.key()
-        with disk.writing(self.store.root, self.store.remedy):
-            with self.store.lock(key):
-                known = self.store.load(key)
-                if known is not None:
-                    return known, True
-                workspace = self.store.workspace(key)
-                program, record = stage.run(replace(stage.ctx, workspace=workspace))
-                return self.store.save(key, program, record), False
+        with disk.writing(self.store.root, self.store.remedy), self.store.lock(key):
+            known = self.store.load(key)
+            if known is not None:
+                return known, True
+            workspace = self.store.workspace(key)
+            program, record = stage.run(replace(stage.ctx, workspace=workspace))
+            return self.store.save(key, program, record), False
 
 
 @dataclass(frozen=True)

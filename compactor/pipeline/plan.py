@@ -51,8 +51,8 @@ def check_order(passes: Sequence[Pass]) -> None:
     """Raise `UsageError` for two passes in an order that one of them rules out."""
     for position, late in enumerate(passes):
         for early in passes[:position]:
-            wrong = any(_matches(early.name, p) for p in late.before) or any(_matches(late.name, p) for p in early.after)
-            if wrong and early.name != late.name:
+            ruled_out = [_matches(early.name, p) for p in late.before] + [_matches(late.name, p) for p in early.after]
+            if any(ruled_out) and early.name != late.name:
                 raise UsageError(
                     f"pass {late.name!r} must come before {early.name!r}, the pipeline has it after",
                     f"write ...,{late.name},...,{early.name},...",
@@ -106,8 +106,7 @@ def check_budget(pipeline: Pipeline, program: Program, target: Target, budget: B
 
 
 def _check_latency(limit: float, target: Target) -> None:
-    floors = (target.predict(_SMALLEST, precision) for precision in target.precisions)
-    floor = min(f.p50 if f.low is None else f.low for f in floors)
+    floor = target.floor(_SMALLEST)
     if limit < floor:
         raise UsageError(
             f"latency {limit:g} ms is impossible on {target.name}: one smallest kernel alone takes {floor:g} ms there",

@@ -49,7 +49,8 @@ class _Parser:
     def fail(self, expected: str) -> UsageError:
         found = repr(self.text[self.at : self.at + 12]) if self.at < len(self.text) else "the end"
         return UsageError(
-            f"pipeline text: expected {expected} at position {self.at}, found {found}\n    {self.text}\n    {' ' * self.at}^",
+            f"pipeline text: expected {expected} at position {self.at}, found {found}\n"
+            f"    {self.text}\n    {' ' * self.at}^",
             "write it like canonicalize,search.uniform{keep=0.5},quantize.ptq",
         )
 

@@ -34,7 +34,8 @@ def _version(name: str) -> str | None:
 
 def numerics() -> dict[str, str | int]:
     """What decides the last bits of a floating-point sum here: instructions and threads."""
-    return {"cpu": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads(), "machine": platform.machine()}
+    capability = torch.backends.cpu.get_cpu_capability()
+    return {"instructions": capability, "threads": torch.get_num_threads(), "machine": platform.machine()}
 
 
 @cache

@@ -1,0 +1,1 @@
+"""Tests of the pipeline, its store and the build driver."""

@@ -1,0 +1,96 @@
+"""Lowering a Program, and what is known of it afterwards: size, parity, latency."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from torch import Tensor
+
+from compactor import parity
+from compactor.backend import Backend, Lowered, Session
+from compactor.errors import ParityError
+from compactor.ir.program import Program
+from compactor.latency import Latency
+from compactor.pipeline.request import backend_of, resolve_target
+from compactor.report.artifact import Artifact
+from compactor.target import Target
+
+
+@dataclass(frozen=True)
+class Model:
+    """A Program as lowered; ``session`` is None where its runtime is not installed."""
+
+    program: Program
+    lowered: Lowered
+    session: Session | None
+
+    def run(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Outputs of the lowered model, or of the Program where the runtime is not here."""
+        if self.session is not None:
+            return self.session(inputs)
+        outputs = self.program(*inputs)
+        return (outputs,) if isinstance(outputs, Tensor) else outputs
+
+
+def lower(program: Program, backend: Backend, target: Target, folder: Path) -> Model:
+    """Lower into an empty folder, and open a session where the runtime is installed."""
+    lowered = backend.lower(program, target, folder)
+    return Model(program, lowered, backend.open(lowered) if backend.installed() else None)
+
+
+def check_parity(model: Model, inputs: Sequence[Tensor], who: str) -> "parity.Parity | None":
+    """How closely the lowered model follows its Program; None where the runtime is not here.
+
+    Raises `ParityError` when it does not.
+    """
+    if model.session is None:
+        return None
+    found = parity.check(model.program, model.session, inputs, model.program.precision)
+    if not found.passed:
+        raise ParityError(
+            f"the {who} lowered for {model.lowered.backend} does not compute what its Program computes: "
+            f"relative error {found.error:.2e} at {model.program.precision}",
+            "build without quantization (--pipeline) to see whether the precision is the cause, and report the model",
+        )
+    return found
+
+
+def latencies(models: Sequence[Model], target: Target) -> list[Latency]:
+    """Latency of each model at batch 1: measured side by side where the device is present, predicted elsewhere."""
+    sessions = [m.session for m in models]
+    if not target.present or any(s is None for s in sessions):
+        return [target.predict(m.program.kernels(), m.program.precision) for m in models]
+    opened = {str(i): s for i, s in enumerate(sessions) if s is not None}
+    found = target.compare(opened, models[0].program.example_inputs(batch=1))
+    return [found[name] for name in opened]
+
+
+def predict(program: Program, target: str | Target) -> Latency:
+    """Predicted latency, milliseconds, of one inference at batch 1 and the Program's precision."""
+    return resolve_target(target).predict(program.kernels(), program.precision)
+
+
+def measure(model: Program | Artifact, target: str | Target) -> Latency:
+    """Measured latency, milliseconds, of one inference at batch 1; a Program is lowered first.
+
+    Raises `UnsupportedError` when the device is not present, `MissingRuntimeError` when the runtime is not installed.
+    """
+    resolved = resolve_target(target)
+    backend = backend_of(resolved)
+    with _lowered(model, backend, resolved) as (lowered, inputs):
+        return resolved.measure(backend.open(lowered), inputs)
+
+
+@contextmanager
+def _lowered(
+    model: Program | Artifact, backend: Backend, target: Target
+) -> Iterator[tuple[Lowered, tuple[Tensor, ...]]]:
+    with TemporaryDirectory(prefix="compactor-") as folder:
+        if isinstance(model, Program):
+            yield backend.lower(model, target, Path(folder)), model.example_inputs(batch=1)
+            return
+        student = model.student()
+        ready = [m for m in model.lowered() if m.backend == backend.name]
+        yield ready[0] if ready else backend.lower(student, target, Path(folder)), student.example_inputs(batch=1)

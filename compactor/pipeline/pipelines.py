@@ -1,0 +1,34 @@
+"""The named pipelines: one readable list per target family and effort."""
+
+from difflib import get_close_matches
+
+from compactor.errors import UsageError
+from compactor.target import Target
+
+EFFORTS = ("quick", "balanced", "max")
+
+CPU = {
+    "quick": "canonicalize,fold_batchnorm,quantize.fastest",
+    "balanced": "canonicalize,search.uniform,distill.logits,fold_batchnorm,quantize.fastest",
+    "max": "canonicalize,search.uniform,distill.logits,fold_batchnorm,quantize.fastest",
+}
+TENSORRT = dict(CPU)
+NPU = dict(CPU)
+FAMILIES = {"cpu": CPU, "tensorrt": TENSORRT, "npu": NPU}
+
+
+def family(target: Target) -> str:
+    """The family of a target: ``cpu``, ``tensorrt`` or ``npu``."""
+    if target.backend == "tensorrt":
+        return "tensorrt"
+    return "npu" if "npu" in target.name.split("-") else "cpu"
+
+
+def named(effort: str, target: Target) -> str:
+    """The text of the named pipeline for a target. Raises `UsageError` for an unknown effort."""
+    if effort not in EFFORTS:
+        close = get_close_matches(effort, EFFORTS, n=1)
+        raise UsageError(
+            f"unknown effort {effort!r}", f"did you mean {close[0]}?" if close else f"known: {', '.join(EFFORTS)}"
+        )
+    return FAMILIES[family(target)][effort]
