@@ -222,5 +222,5 @@ def _dim_name(known: dict[str, str], symbol: str, position: int, dtype: torch.dt
 def _dynamic_dim(exported: ExportedProgram, size: torch.SymInt, name: str) -> DynamicDim:
     bounds = exported.range_constraints.get(size.node.expr)
     low = max(1, int(bounds.lower)) if bounds is not None else 1
-    high = int(bounds.upper) if bounds is not None and bounds.upper.is_integer else _UNBOUNDED
+    high = int(bounds.upper) if bounds is not None and bounds.upper.is_Integer else _UNBOUNDED
     return DynamicDim(name, low, min(high, 1 << 20))
