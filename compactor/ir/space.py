@@ -1,7 +1,7 @@
 """`SearchSpace`: everything that may be chosen about a Program, and what each choice would cost."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -119,6 +119,15 @@ class SearchSpace:
                 "choose it from the SearchSpace of the Program that is sliced",
             )
         return self.choose(dict(subnet.kept), subnet.dropped)
+
+    def positions(self, group: AxisGroup) -> Iterator[tuple[str, int, Ids]]:
+        """(tensor, dimension, unit position of each index or -1) for every member of a group."""
+        number = np.full(int(self.analysis.components.max(initial=-1)) + 1, -1)
+        number[list(group.units)] = np.arange(group.size)
+        for tensor, dim, ids in self._tensor_axes():
+            place = number[self.analysis.components[ids]]
+            if (place >= 0).any():
+                yield tensor, dim, place
 
     # -- what a choice means ---------------------------------------------------------------------------------------
 
