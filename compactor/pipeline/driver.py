@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 
 from torch import Tensor, nn
 
-from compactor import registry
+from compactor import registry, scoring
 from compactor.backend import Backend
 from compactor.budget import Budget
 from compactor.data import Batch, DataSource
@@ -22,11 +22,10 @@ from compactor.pipeline.lowering import Model, check_parity, latencies, lower
 from compactor.pipeline.manager import PassManager, Run
 from compactor.pipeline.pipelines import EFFORTS, named
 from compactor.pipeline.plan import plan
-from compactor.pipeline.scores import score
 from compactor.pipeline.store import Store
 from compactor.pipeline.text import Pipeline
 from compactor.report.artifact import STUDENT, Artifact, Draft, draft
-from compactor.report.manifest import Latencies, LatencyFigure, Metrics, Sizes
+from compactor.report.manifest import Latencies, LatencyFigure, Metrics, Score, Sizes
 from compactor.target import Target
 
 _PARITY_SAMPLES = 32
@@ -186,8 +185,10 @@ def _parities(job: _Build, teacher: Model, student: Model) -> Parity | None:
 
 def _metrics(job: _Build, teacher: Model, student: Model) -> Metrics:
     before, after = latencies([teacher, student], job.target)
+    found = scoring.score(teacher.run, student.run, job.data)
+    samples = len(job.data.dev if job.data.test is None else job.data.test)
     return Metrics(
-        score=score(teacher.run, student.run, job.data),
+        score=Score(**found.to_dict(), samples=samples),
         latency_ms=Latencies(teacher=LatencyFigure.of(before), student=LatencyFigure.of(after)),
         size_bytes=Sizes(teacher=teacher.lowered.size_bytes, student=student.lowered.size_bytes),
     )

@@ -51,7 +51,7 @@ def manifest(
         pipeline=pipeline,
         history=[Stage(**record) for record in history],
         teacher=_network(teacher),
-        student=_network(student),
+        student=_network(student, _subnet(history)),
         data=DataRecord(fingerprint=data.fingerprint, synthetic=data.synthetic),
         metrics=metrics,
         budget=limits,
@@ -62,14 +62,20 @@ def manifest(
     )
 
 
-def _network(program: Program) -> Network:
+def _subnet(history: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """What the last pass that removed something kept of the teacher."""
+    found = [record["metrics"]["subnet"] for record in history if "subnet" in record["metrics"]]
+    return found[-1] if found else None
+
+
+def _network(program: Program, subnet: dict[str, Any] | None = None) -> Network:
     cost = program.cost()
     return Network(
         fingerprint=program.fingerprint,
         parameters=cost.parameters,
         macs=cost.macs,
         precision=program.precision,
-        subnet=program.meta.get("subnet"),
+        subnet=subnet,
     )
 
 

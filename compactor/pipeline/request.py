@@ -1,15 +1,15 @@
 """What a build is asked for, resolved and checked before any work: target, teacher, data."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from compactor import registry
+from compactor import registry, scoring
 from compactor.backend import Backend
-from compactor.data import Batch, DataSource, Split
+from compactor.data import DataSource, Split
 from compactor.errors import InputError
 from compactor.ir.program import Program
 from compactor.target import Target
@@ -111,23 +111,22 @@ def _classes(program: Program) -> int | None:
     """Number of classes, when the first output is (N, classes)."""
     from compactor.ir import graphs
 
-    node = graphs.output_node(program.graph).args[0][0]  # type: ignore[index, union-attr]
+    node = graphs.output_node(program.graph).args[0][0]  # type: ignore[index]
     value: Any = program.values[node]  # type: ignore[index]
     return int(value.shape[1]) if isinstance(value, Tensor) and value.dim() == 2 else None
 
 
 def _check_labels(name: str, split: Split, classes: int) -> None:
     labels = getattr(split, "labels", None)
-    chunks = [labels] if isinstance(labels, Tensor) else _taken_labels(split)
-    for chunk in chunks:
-        low, high = int(chunk.min()), int(chunk.max())
-        if low < 0 or high >= classes:
-            raise InputError(
-                f"the {name} split holds label {low if low < 0 else high}, the teacher has {classes} classes",
-                f"labels must lie in 0..{classes - 1}",
-            )
+    for chunk in [labels] if isinstance(labels, Tensor) else _taken_labels(split):
+        try:
+            scoring.check_labels(chunk, classes)
+        except InputError as error:
+            raise InputError(f"{name} split: {error.message}", error.remedy) from error
 
 
-def _taken_labels(split: Split) -> list[Tensor]:
-    batches: list[Batch] = [split.take(i) for i in torch.arange(len(split)).split(_SCAN)]
-    return [b.labels for b in batches if b.labels is not None]
+def _taken_labels(split: Split) -> Iterator[Tensor]:
+    for start in range(0, len(split), _SCAN):
+        labels = split.take(torch.arange(start, min(start + _SCAN, len(split)))).labels
+        if labels is not None:
+            yield labels

@@ -66,6 +66,8 @@ class LatencyFigure(Model):
     n: int | None = None
     low: float | None = None
     high: float | None = None
+    threads: int | None = None
+    warning: str | None = None
 
     @staticmethod
     def of(latency: Latency) -> "LatencyFigure":

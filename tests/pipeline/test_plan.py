@@ -75,7 +75,7 @@ def test_missing_property() -> None:
 
 
 def test_broken_property() -> None:
-    with pytest.raises(UsageError, match="'toy.late' breaks it"):
+    with pytest.raises(UsageError, match=r"'toy.late' breaks it"):
         _plan(Scale(), Late(), Late())
 
 
