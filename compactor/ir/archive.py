@@ -33,10 +33,12 @@ def save(program: Program, path: Path) -> None:
     }
     exported = to_exported(program)
     _strip(exported)
+    buffer = io.BytesIO()  # torch's writer puts a file's name into its bytes, and aborts the process on a full disk
+    torch.export.save(exported, buffer, extra_files={EXTRA: json.dumps(extra, sort_keys=True)})
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as handle:  # by handle: the writer puts a file's name into its bytes
-            torch.export.save(exported, handle, extra_files={EXTRA: json.dumps(extra, sort_keys=True)})
+        with temporary.open("wb") as handle:
+            handle.write(buffer.getbuffer())
             handle.flush()
             os.fsync(handle.fileno())
         temporary.replace(path)

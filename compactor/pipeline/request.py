@@ -73,13 +73,14 @@ def open_data(data: "str | Path | DataSource | None", program: Program, seed: in
     """The data of a spec: nothing is synthetic, ``module:callable`` is called, all else is files."""
     if isinstance(data, DataSource):
         return data
-    kind = "synthetic" if data is None else "callable" if _is_callable(str(data)) else "files"
+    kind = "synthetic" if data is None else "callable" if is_callable(str(data)) else "files"
     opener: Callable[[str | None, Program, int], DataSource] = registry.load("compactor.calibration", kind)
     opened = opener(None if data is None else str(data), program, seed)
     return opened
 
 
-def _is_callable(spec: str) -> bool:
+def is_callable(spec: str) -> bool:
+    """Whether a data spec reads ``module:callable`` rather than a path."""
     module, colon, name = spec.partition(":")
     words = [*module.split("."), name]
     return bool(colon) and all(word.isidentifier() for word in words) and not Path(spec).exists()
