@@ -111,11 +111,11 @@ def mask_group_norm(old: fx.Node, new: fx.Node, masking: Masking) -> None:
     per_group = alive.reshape(groups, -1)
     with graph.inserting_before(new):
         split = graph.call_function(aten.unflatten.int, (args[0], 1, [groups, -1]))
-        mask = masking.constant(per_group.reshape(1, *per_group.shape, *[1] * (len(shape) - 2)), masking.dtype(old))
-        dims = list(range(2, len(shape) + 1))
-        eps = float(argument(new, 4, "eps", 1e-5))
-        space = int(np.prod(shape[2:], dtype=np.int64))
-        result = masking.normalise(new, mask, dims, eps, centre=True, source=split, kept=int(per_group[0].sum()) * space)
+    mask = per_group.reshape(1, *per_group.shape, *[1] * (len(shape) - 2))
+    dims = list(range(2, len(shape) + 1))
+    eps = float(argument(new, 4, "eps", 1e-5))
+    kept = int(per_group[0].sum()) * int(np.prod(shape[2:], dtype=np.int64))
+    result = masking.normalise(new, mask, dims, eps, centre=True, source=split, kept=kept)
     with graph.inserting_before(new):
         result = graph.call_function(aten.flatten.using_ints, (result, 1, 2))
         for parameter, op in zip(args[2:4], (aten.mul.Tensor, aten.add.Tensor), strict=False):
