@@ -68,7 +68,7 @@ CASES = {"cifar10": cifar10, "sst2": sst2}
 
 
 def build(case: Case, work: Path, seed: int) -> dict[str, Any]:
-    """Run ``compactor build`` with an empty store; command, seconds and exit status. Raises `SystemExit` if it fails."""
+    """Run ``compactor build`` with an empty store: command, seconds and exit status. Raises `SystemExit`."""
     for stale in ("store", "artifact"):
         shutil.rmtree(work / stale, ignore_errors=True)
     options = [

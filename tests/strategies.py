@@ -25,7 +25,7 @@ _ACTIVATIONS = st.sampled_from(("none", "relu", "gelu", "silu", "sigmoid", "hard
 
 @dataclass(frozen=True)
 class Recipe:
-    """Steps between an entry layer of ``width`` units and a head. ``kind``: image (N, 3, 8, 8) or sequence (N, 6, 5)."""
+    """Steps between an entry of ``width`` units and a head. ``kind``: image (N, 3, 8, 8) or sequence (N, 6, 5)."""
 
     kind: str
     width: int

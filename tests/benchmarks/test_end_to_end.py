@@ -14,7 +14,7 @@ from tests.models import example
 pytest.importorskip("openvino")
 pytest.importorskip("nncf")
 
-from benchmarks import data, end_to_end, facts, runtime  # noqa: E402
+from benchmarks import data, end_to_end, facts, runtime
 
 
 @pytest.fixture(scope="module")
