@@ -1,0 +1,1 @@
+"""Data for building and judging students: from files, from a callable, or made up."""

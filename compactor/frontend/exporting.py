@@ -112,7 +112,8 @@ def _capture(
             f"the model does not run on example inputs {given}: {reason(error)}", "give inputs that the model takes"
         ) from error
     try:
-        return torch.export.export(module, args, kwargs, dynamic_shapes=shapes.dynamic_shapes(module, args, kwargs))
+        dynamic: Any = shapes.dynamic_shapes(module, args, kwargs)  # type: ignore[no-untyped-call]
+        return torch.export.export(module, args, kwargs, dynamic_shapes=dynamic)
     except Exception as error:  # torch.export raises whatever tracing meets
         raise UnsupportedError(
             f"torch.export cannot capture {type(module).__name__}: {reason(error)}",
