@@ -1,0 +1,1 @@
+"""Targets: device profiles, the latency model and measurement."""

@@ -1,0 +1,137 @@
+"""Latency measurement after MLPerf's single-stream scenario: one query at a time, warm-up discarded, percentiles.
+
+At least 64 queries (the count MLPerf Inference derives for a p90) and at least a minimum duration, after a warm-up.
+Garbage collection is off while the clock runs. `compare` interleaves short rounds of all sessions, so that drift of
+the machine (clocks, temperature, neighbours) hits them alike.
+"""
+
+import gc
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from compactor.backend import Session
+from compactor.errors import UsageError
+from compactor.latency import Latency
+
+QUERIES = 64
+ROUND = 8
+_NOISY = 1.5
+"""A p90 this many times the p50 says that something else was running."""
+_DRIFT = 1.15
+
+Samples = NDArray[np.float64]
+
+
+def measure(
+    session: Session,
+    inputs: Sequence[Tensor],
+    *,
+    queries: int = QUERIES,
+    seconds: float = 0.7,
+    warmup: float = 0.15,
+    limit: float = 60.0,
+) -> Latency:
+    """Latency of single queries, one after the other.
+
+    Runs until both ``queries`` and ``seconds`` are reached, but not beyond ``limit`` seconds (a model that takes
+    seconds then has fewer queries, which ``n`` and the warning say).
+    """
+    return compare({"": session}, inputs, queries=queries, seconds=seconds, warmup=warmup, limit=limit)[""]
+
+
+def compare(
+    sessions: Mapping[str, Session],
+    inputs: Sequence[Tensor],
+    *,
+    queries: int = QUERIES,
+    seconds: float = 0.7,
+    warmup: float = 0.15,
+    limit: float = 60.0,
+) -> dict[str, Latency]:
+    """Latencies of several sessions on the same inputs, measured in interleaved rounds.
+
+    Every session gets at least ``queries`` queries and ``seconds`` seconds, unless ``limit`` seconds are over.
+    Raises `UsageError` for no sessions or a count that is not positive.
+    """
+    if not sessions or queries < 1 or seconds < 0 or limit <= 0:
+        raise UsageError(
+            f"cannot measure {len(sessions)} sessions with {queries} queries in {seconds} s (limit {limit} s)",
+            "give at least one session, one query and a positive limit",
+        )
+    runs = {name: _query(session, inputs) for name, session in sessions.items()}
+    samples: dict[str, list[float]] = {name: [] for name in runs}
+    with _quiet():
+        for run in runs.values():
+            _warm(run, warmup)
+        end = time.perf_counter() + limit * len(runs)
+        while unfinished := [n for n, s in samples.items() if len(s) < queries or sum(s) < seconds]:
+            for name in unfinished:
+                samples[name] += _round(runs[name], ROUND if len(samples[name]) < queries else _chunk(samples[name]))
+            if time.perf_counter() > end:
+                break
+    return {
+        name: summarize(np.array(values), queries, getattr(sessions[name], "threads", None))
+        for name, values in samples.items()
+    }
+
+
+def summarize(samples: Samples, queries: int = QUERIES, threads: int | None = None) -> Latency:
+    """The `Latency` of query times in seconds, with a warning where they are few or noisy."""
+    ms = samples * 1e3
+    p50, p90, p99 = (float(v) for v in np.percentile(ms, (50, 90, 99)))
+    thirds = [float(np.median(part)) for part in np.array_split(ms, 3) if len(part)]
+    warnings = []
+    if len(ms) < queries:
+        warnings.append(f"only {len(ms)} of {queries} queries fit into the time limit")
+    if p90 > _NOISY * p50:
+        warnings.append(f"noisy: p90 is {p90 / p50:.1f} times p50; close other programs and measure again")
+    if len(ms) >= queries and max(thirds) > _DRIFT * min(thirds):
+        warnings.append(f"drifting: the median moved by {max(thirds) / min(thirds) - 1:.0%} during the measurement")
+    return Latency(p50, "measured", p90, p99, len(ms), threads=threads, warning="; ".join(warnings) or None)
+
+
+def _query(session: Session, inputs: Sequence[Tensor]) -> Callable[[], object]:
+    fixed = tuple(t.contiguous() for t in inputs)
+    return lambda: session(fixed)
+
+
+def _warm(run: Callable[[], object], seconds: float) -> None:
+    """At least two queries: the first one often allocates and compiles."""
+    end = time.perf_counter() + seconds
+    run()
+    run()
+    while time.perf_counter() < end:
+        run()
+
+
+def _round(run: Callable[[], object], count: int) -> list[float]:
+    clock = time.perf_counter
+    times = []
+    for _ in range(count):
+        start = clock()
+        run()
+        times.append(clock() - start)
+    return times
+
+
+def _chunk(samples: list[float]) -> int:
+    """Queries in about 20 ms, so that rounds of fast models are not all bookkeeping."""
+    return max(ROUND, int(0.02 / max(samples[-1], 1e-7)))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No garbage collection inside."""
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
