@@ -23,6 +23,6 @@ def load(group: str, name: str) -> Any:
     """The object registered under a name. Raises `UsageError` that lists the known names."""
     points = _points(group)
     if name not in points:
-        kind = group.removeprefix("compactor.").removesuffix("s")
+        kind = group.removeprefix("compactor.").removesuffix("es" if group.endswith("passes") else "s")
         raise UsageError(f"unknown {kind} {name!r}", f"known: {', '.join(points) or 'none'}")
     return points[name].load()

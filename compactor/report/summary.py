@@ -1,11 +1,13 @@
 """What people read: the before/after table and ``summary.txt``."""
 
 import io
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from compactor.report.manifest import Check, Gate, LatencyFigure, Manifest
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
 Row = tuple[str, str, str, str]
@@ -65,23 +67,28 @@ def gate_table(gate: Gate) -> "Table":
     return result
 
 
-def text(manifest: Manifest) -> str:
-    """The content of ``summary.txt``: plain text, made from the manifest alone."""
-    from rich.console import Console
-
-    buffer = io.StringIO()
-    console = Console(file=buffer, width=110, no_color=True, legacy_windows=False)
-    console.print(f"compactor {manifest.compactor}, seed {manifest.seed}, pipeline {manifest.pipeline}", markup=False)
+def show(console: "Console", manifest: Manifest) -> None:
+    """Print the before/after table, what must not be overlooked, and the gate."""
     console.print(table(manifest))
     for note in notes(manifest):
         console.print(f"! {note}", markup=False)
     if manifest.gate.checks:
         console.print(gate_table(manifest.gate))
+
+
+def text(manifest: Manifest) -> str:
+    """The content of ``summary.txt``: plain text, made from the manifest alone."""
+    from rich.console import Console
+
+    buffer = io.StringIO()
+    console = Console(file=buffer, width=120, no_color=True, highlight=False, markup=False)
+    console.print(f"compactor {manifest.compactor}, seed {manifest.seed}, pipeline {manifest.pipeline}")
+    show(console, manifest)
     for record in manifest.parity:
         verdict = "passed" if record.passed else "FAILED"
-        console.print(f"parity {record.backend}: relative error {record.error:.2e}, {verdict}", markup=False)
+        console.print(f"parity {record.backend}: relative error {record.error:.2e}, {verdict}")
     for stage in manifest.history:
-        console.print(f"{stage.pass_:24s} {stage.seconds:8.1f} s", markup=False)
+        console.print(f"{stage.pass_:24s} {stage.seconds:8.1f} s")
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
 
 
@@ -115,12 +122,19 @@ def _count(name: str, before: int, after: int) -> Row:
     return name, f"{before:,}", f"{after:,}", f"{100 * (after - before) / before:+.1f} %" if before else ""
 
 
+def _milliseconds(value: float) -> str:
+    return f"{value:.3f} ms"
+
+
+def _points(value: float) -> str:
+    return f"{value:.2f} points"
+
+
+_WRITE: dict[str, Callable[[float], str]] = {"latency": _milliseconds, "size": _bytes, "drop": _points}
+
+
 def _check_row(check: Check) -> tuple[str, str, str, str]:
-    write = {
-        "latency": lambda v: f"{v:.3f} ms",
-        "size": _bytes,
-        "drop": lambda v: f"{v:.2f} points",
-    }[check.name]
+    write = _WRITE[check.name]
     value = "unverified" if check.value is None else write(check.value)
     if check.value is not None and check.basis is not None:
         value = f"{value} ({check.basis})"

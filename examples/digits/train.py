@@ -2,8 +2,8 @@
 
     python examples/digits/train.py
 
-writes ``data/{train,dev,test}.npz`` (``image``: uint8, (N, 8, 8, 1); ``y``: int64) and ``teacher.pt2`` beside this file. The
-same machine and versions give the same files.
+writes ``data/{train,dev,test}.npz`` (``image``: uint8, (N, 8, 8, 1); ``y``: int64) and ``teacher.pt2`` beside this
+file. The same machine and versions give the same files.
 """
 
 from pathlib import Path

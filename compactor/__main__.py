@@ -1,0 +1,5 @@
+"""``python -m compactor``."""
+
+from compactor.cli.main import entry
+
+entry()

@@ -1,0 +1,33 @@
+"""``compactor finish``."""
+
+from pathlib import Path
+
+import click
+
+from compactor.cli import common
+from compactor.errors import ExitCode
+
+EPILOG = """\b
+Example, on the device, after copying the artifact there:
+  compactor finish artifact/
+"""
+
+
+@click.command("finish", epilog=EPILOG)
+@click.argument("folder", type=click.Path(path_type=Path))
+@common.json_option
+def command(folder: Path, as_json: bool) -> int:
+    """On the device: load or build the engine, check parity, and put measured latency in place of predicted.
+
+    The gate is decided again with the measured figure: exit code 1 when a limit is missed.
+    """
+    from compactor.pipeline.verification import finish
+    from compactor.report import summary
+    from compactor.report.artifact import Artifact
+
+    manifest = finish(Artifact.open(folder)).manifest
+    if as_json:
+        common.emit({"artifact": str(folder), "manifest": manifest.to_dict()})
+    else:
+        summary.show(common.stdout(), manifest)
+    return ExitCode.OK if manifest.gate.passed else ExitCode.GATE_FAILED

@@ -1,0 +1,91 @@
+"""``compactor inspect``."""
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from compactor.cli import common
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from compactor.ir.space import SearchSpace
+
+EPILOG = """\b
+Examples:
+  compactor inspect teacher.pt2
+  compactor inspect weights.pt --factory models:resnet20 --json
+"""
+
+
+@click.command("inspect", epilog=EPILOG)
+@click.argument("teacher", type=click.Path(path_type=Path))
+@common.teacher_options
+@common.json_option
+def command(teacher: Path, factory: str | None, trust_pickle: bool, as_json: bool) -> None:
+    """What can be removed from TEACHER, what cannot and why, and what each block costs."""
+    from compactor.ir.space import SearchSpace
+    from compactor.pipeline.request import open_teacher
+
+    space = SearchSpace(open_teacher(teacher, factory=factory, trust_pickle=trust_pickle))
+    facts = describe(space)
+    if as_json:
+        common.emit(facts)
+    else:
+        _show(common.stdout(), facts)
+
+
+def describe(space: "SearchSpace") -> dict[str, Any]:
+    """Inputs, costs, groups, blocks and pins of a search space, as JSON. A block's MACs are what removing it saves."""
+    program, full = space.program, space.program.cost()
+    saved = {b.name: full.macs - space.cost(space.choose({}, (b.name,))).macs for b in space.blocks}
+    return {
+        "fingerprint": program.fingerprint,
+        "inputs": [s.to_dict() for s in program.inputs],
+        "outputs": list(program.outputs),
+        "precision": program.precision,
+        "parameters": full.parameters,
+        "macs": full.macs,
+        "bytes": full.bytes,
+        "groups": [
+            {
+                "name": g.name,
+                "kind": g.kind,
+                "size": g.size,
+                "parameters": g.parameters,
+                "members": [{"tensor": tensor, "dim": dim, "per_unit": count} for tensor, dim, count in g.members],
+            }
+            for g in space.groups
+        ],
+        "blocks": [
+            {"name": b.name, "entry": b.entry, "exit": b.exit, "parameters": b.parameters, "macs": saved[b.name]}
+            for b in space.blocks
+        ],
+        "pinned": [
+            {"tensor": p.tensor, "dim": p.dim, "size": p.size, "node": p.node, "reason": p.reason} for p in space.pinned
+        ],
+    }
+
+
+def _show(console: "Console", facts: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    inputs = ", ".join(f"{i['name']} {tuple(i['shape'])} {i['dtype']}" for i in facts["inputs"])
+    console.print(f"inputs: {inputs}")
+    console.print(f"{facts['parameters']:,} parameters, {facts['macs']:,} MACs, {facts['bytes']:,} bytes\n")
+    groups = Table("group", "kind", "size", "parameters", "members", title="groups: axes that shrink together")
+    for g in facts["groups"]:
+        groups.add_row(g["name"], g["kind"], str(g["size"]), f"{g['parameters']:,}", str(len(g["members"])))
+    blocks = Table("block", "from", "to", "parameters", "MACs", title="blocks: branches that can be removed whole")
+    for b in facts["blocks"]:
+        blocks.add_row(b["name"], b["entry"], b["exit"], f"{b['parameters']:,}", f"{b['macs']:,}")
+    pinned = Table("why", "axes", "for example", title="pinned: axes that must stay whole")
+    reasons = Counter(p["reason"] for p in facts["pinned"])
+    for reason, count in reasons.most_common():
+        first = next(p for p in facts["pinned"] if p["reason"] == reason)
+        pinned.add_row(reason, str(count), f"{first['tensor']}:{first['dim']}")
+    for table in (groups, blocks, pinned):
+        table.title_justify = "left"
+        console.print(table)
