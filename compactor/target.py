@@ -53,3 +53,10 @@ class Target(Protocol):
     def compare(self, sessions: Mapping[str, Session], inputs: Sequence[Tensor]) -> dict[str, Latency]:
         """Measured latencies of several sessions in interleaved rounds, so that drift hits them alike."""
         ...
+
+
+def native(target: Target, precision: str) -> str:
+    """The precision in which a device runs a model of this one: in its widest, where it has no float32."""
+    if precision in target.precisions or precision != "float32":
+        return precision
+    return next(p for p in PRECISIONS if p in target.precisions)

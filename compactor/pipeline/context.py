@@ -10,7 +10,7 @@ from compactor.backend import Backend
 from compactor.budget import Budget
 from compactor.data import DataSource
 from compactor.latency import Latency
-from compactor.target import Target
+from compactor.target import Target, native
 
 if TYPE_CHECKING:
     from compactor.ir.program import Program
@@ -63,7 +63,7 @@ class PassContext:
         Measurements go through the ledger, so that a resumed build takes the same decisions.
         """
         if not (self.target.present and self.backend.installed()):
-            return self.target.predict(program.kernels(), program.precision)
+            return self.target.predict(program.kernels(), native(self.target, program.precision))
 
         def measure() -> Latency:
             with TemporaryDirectory(dir=self.workspace) as folder:

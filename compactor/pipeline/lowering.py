@@ -10,12 +10,11 @@ from torch import Tensor
 
 from compactor import parity
 from compactor.backend import Backend, Lowered, Session
-from compactor.errors import ParityError
 from compactor.ir.program import Program
 from compactor.latency import Latency
 from compactor.pipeline.request import backend_of, resolve_target
 from compactor.report.artifact import Artifact
-from compactor.target import Target
+from compactor.target import Target, native
 
 
 @dataclass(frozen=True)
@@ -40,28 +39,21 @@ def lower(program: Program, backend: Backend, target: Target, folder: Path) -> M
     return Model(program, lowered, backend.open(lowered) if backend.installed() else None)
 
 
-def check_parity(model: Model, inputs: Sequence[Tensor], who: str) -> "parity.Parity | None":
+def check_parity(model: Model, inputs: Sequence[Tensor], who: str) -> parity.Parity | None:
     """How closely the lowered model follows its Program; None where the runtime is not here.
 
     Raises `ParityError` when it does not.
     """
     if model.session is None:
         return None
-    found = parity.check(model.program, model.session, inputs, model.program.precision)
-    if not found.passed:
-        raise ParityError(
-            f"the {who} lowered for {model.lowered.backend} does not compute what its Program computes: "
-            f"relative error {found.error:.2e} at {model.program.precision}",
-            "build without quantization (--pipeline) to see whether the precision is the cause, and report the model",
-        )
-    return found
+    return parity.check(model.program, model.session, inputs).require(f"the {who} lowered for {model.lowered.backend}")
 
 
 def latencies(models: Sequence[Model], target: Target) -> list[Latency]:
     """Latency of each model at batch 1: measured side by side where the device is present, predicted elsewhere."""
     sessions = [m.session for m in models]
     if not target.present or any(s is None for s in sessions):
-        return [target.predict(m.program.kernels(), m.program.precision) for m in models]
+        return [predict(m.program, target) for m in models]
     opened = {str(i): s for i, s in enumerate(sessions) if s is not None}
     found = target.compare(opened, models[0].program.example_inputs(batch=1))
     return [found[name] for name in opened]
@@ -69,7 +61,8 @@ def latencies(models: Sequence[Model], target: Target) -> list[Latency]:
 
 def predict(program: Program, target: str | Target) -> Latency:
     """Predicted latency, milliseconds, of one inference at batch 1 and the Program's precision."""
-    return resolve_target(target).predict(program.kernels(), program.precision)
+    resolved = resolve_target(target)
+    return resolved.predict(program.kernels(), native(resolved, program.precision))
 
 
 def measure(model: Program | Artifact, target: str | Target) -> Latency:
