@@ -1,0 +1,1 @@
+"""Passes: Program in, Program out. One folder per kind, one pass per file."""

@@ -1,0 +1,1 @@
+"""The representation: Program, axis analysis, Subnet, slicing, masking, cost counting."""
