@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx
 
 from compactor.errors import InputError
-from compactor.ir import graphs
+from compactor.ir import graphs, quantized  # noqa: F401 (registers the operators of int8 Programs)
 from compactor.ir.graphs import aten
 from compactor.ir.kernels import Kernel
 

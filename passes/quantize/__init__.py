@@ -1,0 +1,1 @@
+"""Lower precision: post-training quantization, casts, and the choice between them."""
