@@ -69,7 +69,8 @@ class ProfileTarget:
         """
         p50 = model.latency_ms(self.profile, kernels, precision)
         wide = self.profile.model.interval
-        return Latency(p50, "predicted", low=p50 / wide, high=p50 * wide)
+        low = max(p50 / wide, min(p50, self.floor(kernels)))
+        return Latency(p50, "predicted", low=low, high=p50 * wide)
 
     def floor(self, kernels: Sequence[Kernel]) -> float:
         """Milliseconds below which these kernels cannot get in any precision."""

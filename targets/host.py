@@ -12,7 +12,7 @@ import psutil
 _CPUINFO = Path("/proc/cpuinfo")
 _DEFAULT_GHZ = 2.5
 _BOOST = 1.3
-"""Where only the nominal clock is known: how far above it a few busy cores run (assumed; it scales predictions only)."""
+"""How far above the nominal clock a few busy cores run, where only that one is known (assumed)."""
 
 
 @dataclass(frozen=True)

@@ -41,9 +41,11 @@ def work(kernels: Sequence[Kernel], lanes: int) -> Work:
     kind, columns = table[:, 0].astype(np.intp), table[:, 5]
     # Depthwise products have one column each: channels are padded there too, but over groups.
     wide = columns > 1
-    padded = np.where(wide, np.ceil(columns / lanes) * lanes / np.where(wide, columns, 1), 1)
+    padded = np.where(wide, np.ceil(columns / lanes) * lanes, 1)
+    # Divided first: all of it stays exact, so that more work never comes out faster by rounding.
+    operations = 2 * (table[:, 1] / np.where(wide, columns, 1)) * padded
     weights = np.where(kind == _EMBEDDING, table[:, 3], table[:, 4])
-    return Work(kind, 2 * table[:, 1] * padded, table[:, 2] + table[:, 3], weights)
+    return Work(kind, operations, table[:, 2] + table[:, 3], weights)
 
 
 def kernel_times(profile: Profile, kernels: Sequence[Kernel], precision: str) -> Floats:
@@ -64,14 +66,17 @@ def latency_ms(profile: Profile, kernels: Sequence[Kernel], precision: str) -> f
 
 
 def floor_ms(profile: Profile, kernels: Sequence[Kernel]) -> float:
-    """Milliseconds below which these kernels cannot get in any precision: floors, peaks and bandwidth only."""
+    """Milliseconds below which these kernels cannot get in any precision: floors, peaks and bandwidth only.
+
+    Detected peaks rest on an assumed clock, so there the bound is two thirds of that.
+    """
     load = work(kernels, 1)
     peak = max(profile.peak_tops[p] for p in profile.precisions) * 1e12
     width = min(BYTES[p] for p in profile.precisions)
     speed = max(profile.memory.bandwidth_gbs, profile.memory.cache_gbs or 0) * 1e9
     roof = np.maximum(load.operations / peak, (load.activations + load.weights) * width / speed)
     least = profile.model.floor_us / profile.model.interval
-    return float(np.maximum(roof * 1e6, least).sum()) / 1e3
+    return float(np.maximum(roof * 1e6, least).sum()) / 1e3 * (2 / 3 if profile.detect else 1)
 
 
 def companion(profile: Profile, precision: str) -> str:

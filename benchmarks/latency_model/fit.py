@@ -1,4 +1,4 @@
-"""Fits each family's latency-model parameters to published latencies: ``python benchmarks/latency_model/fit.py``.
+"""Fits each family's latency-model parameters to published latencies: ``python -m benchmarks.latency_model.fit``.
 
 Prints the parameters, the residual of every point, and the errors with one network and with one device left out. The
 figures in ``targets/profiles/families.toml`` and ``docs/targets.md`` come from here.
@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from networks import network
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
+from benchmarks.latency_model.networks import network
 from compactor.ir.kernels import Kernel
 from compactor.targets.model import latency_ms
 from compactor.targets.profile import Profile

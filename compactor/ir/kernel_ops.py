@@ -47,7 +47,7 @@ def op_name(node: fx.Node) -> str:
 
 
 def op_class(node: fx.Node, shapes: Shapes) -> str:
-    """The kernel kind that a call anchors, or one of the fusing classes above. Unknown ops are ``move``: memory only."""
+    """The kernel kind that a call anchors, or one of the classes above. Unknown ops are ``move``: memory only."""
     name = op_name(node)
     name = name if name.endswith("__") else name.removesuffix("_")
     if "conv" in name and len(node.args) > 1:

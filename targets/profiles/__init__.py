@@ -1,1 +1,1 @@
-"""Device profiles, one TOML file per device and power mode."""
+"""Device profiles, as TOML files."""

@@ -1,0 +1,53 @@
+"""Shipped profiles against published latencies (the fit itself is ``python -m benchmarks.latency_model.fit``)."""
+
+import pytest
+
+from benchmarks.latency_model.fit import DATA, Point, points, predict, profile
+from benchmarks.latency_model.networks import network
+from compactor.targets.profile import family_model
+from compactor.targets.registry import profiles
+
+PYTHON_US = 1143
+"""What the fit finds that Ultralytics' timing through Python adds; no part of the profiles."""
+SHIPPED = {
+    "agx-orin-64": "jetson-orin",
+    "orin-nx-16": "jetson-orin-nx",
+    "orin-nano-super": "jetson-orin-nano",
+    "t4": "nvidia-t4",
+    "npu-4000": "intel-npu-4000",
+    "raspberry-pi-5": "raspberry-pi-5",
+}
+
+
+def ratio(point: Point) -> float:
+    """Predicted by published milliseconds."""
+    family = DATA["devices"][point.device]["family"]
+    model = family_model(family).model_dump() | {"python": PYTHON_US}
+    return predict(point, model, network(point.network)) / point.ms
+
+
+@pytest.mark.parametrize(("device", "name"), SHIPPED.items())
+def test_shipped_profiles_have_the_published_devices_figures(device: str, name: str) -> None:
+    shipped, facts = profiles.resolve(name).profile, DATA["devices"][device]
+    assert shipped.family == facts["family"] and shipped.memory.bandwidth_gbs == facts["bandwidth"]
+    assert shipped.peak_tops == facts["peak"]
+    assert profile(device, family_model(facts["family"]).model_dump()).model == shipped.model
+
+
+def test_yolo11_on_orin() -> None:
+    found = [p for p in points("nvidia") if p.network == "yolo11s"]
+    assert len(found) == 9 and all(0.85 < ratio(p) < 1.15 for p in found)
+
+
+def test_yolo11s_has_its_published_size() -> None:
+    kernels = network("yolo11s")
+    assert sum(k.weights for k in kernels) == pytest.approx(9.44e6, rel=0.005)
+    assert 2 * sum(k.macs for k in kernels) == pytest.approx(21.5e9, rel=0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["nvidia", "x86", "x86-amx", "arm", "intel-npu"])
+def test_nine_in_ten_points_lie_within_the_interval(family: str) -> None:
+    wide = family_model(family).interval
+    inside = [1 / wide <= ratio(p) <= wide for p in points(family)]
+    assert sum(inside) >= 0.9 * len(inside)
