@@ -1,0 +1,1 @@
+"""Passes that train a student against its teacher."""

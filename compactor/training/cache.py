@@ -1,0 +1,74 @@
+"""Outputs of a teacher, computed once per sample and view and kept in the stage's workspace."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from compactor.data import Split
+from compactor.errors import InputError
+from compactor.ir.program import Program
+from compactor.pipeline.context import Progress, Silent
+from compactor.training import checkpoint
+from compactor.training.precision import as_trained, bfloat16_is_fast, channels_last, reduced
+
+View = Callable[[tuple[Tensor, ...], Tensor], tuple[Tensor, ...]]
+"""Maps inputs and their sample indices to what the teacher sees."""
+
+
+class Teacher:
+    """A teacher that answers in the precision the machine is fast in. Returns its first output, (N, ..., classes)."""
+
+    def __init__(self, program: Program) -> None:
+        self.fingerprint = program.fingerprint
+        self.reduced = bfloat16_is_fast() and program.precision == "float32"
+        self._module = channels_last(program.module()) if self.reduced else program.module()
+
+    def __call__(self, inputs: Sequence[Tensor]) -> Tensor:
+        """Logits in float32. Raises `InputError` when they are not finite."""
+        with torch.inference_mode(), reduced("cpu", self.reduced):
+            found: Tensor = self._module(*as_trained(tuple(inputs), "cpu"))[0].float()
+        if not found.isfinite().all():
+            raise InputError("the teacher's outputs hold NaN or infinite values", "check its weights and the data")
+        return found.clone()
+
+
+def outputs(
+    teacher: Teacher,
+    split: Split,
+    folder: Path,
+    *,
+    view: View | None = None,
+    name: str = "teacher",
+    drawn: str = "",
+    batch: int = 256,
+    progress: Progress | None = None,
+) -> Tensor:
+    """The teacher's logits of every sample of ``split``, (N, classes), in the split's order.
+
+    Kept in ``folder / name.outputs``: asked again for the same teacher and data, the teacher does not run. ``name`` and
+    ``drawn`` must say all about the view.
+    """
+    path = folder / f"{name}.outputs"
+    identity = f"{teacher.fingerprint} {split.fingerprint} {name} {drawn} {teacher.reduced}"
+    key = hashlib.sha256(identity.encode()).hexdigest()
+    stored = checkpoint.load(path, key)
+    if stored is None:
+        stored = {"key": key, "outputs": _compute(teacher, split, view, batch, name, progress or Silent())}
+        checkpoint.save(path, stored)
+    found: Tensor = stored["outputs"]
+    return found
+
+
+def _compute(teacher: Teacher, split: Split, view: View | None, batch: int, name: str, progress: Progress) -> Tensor:
+    lengths = getattr(split, "lengths", None)
+    order = torch.arange(len(split)) if lengths is None else torch.argsort(torch.as_tensor(lengths), stable=True)
+    parts = []
+    for indices in torch.split(order, batch):
+        inputs = split.take(indices).inputs
+        parts.append(teacher(view(inputs, indices) if view else inputs))
+        progress.update(sum(map(len, parts)), len(split), f"{name}: teacher outputs")
+    found = torch.cat(parts)
+    return torch.empty_like(found).index_copy_(0, order, found)

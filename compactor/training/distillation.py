@@ -1,0 +1,88 @@
+"""The objective of logit distillation, shared by every pass that trains against a teacher."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from compactor.data import Batch, Split
+from compactor.errors import UnsupportedError
+from compactor.pipeline.context import Progress, Silent
+from compactor.training import losses
+from compactor.training.cache import Teacher, outputs
+from compactor.training.engine import Micro
+from compactor.training.views import Views
+
+KEPT_BYTES = 1 << 30
+"""Most memory that the teacher's kept outputs may take."""
+
+
+@dataclass
+class Distillation:
+    """Soft targets of the teacher, who sees what the student sees, and by ``label_weight`` the true labels.
+
+    Epoch e shows view e mod ``count``. With ``keep`` the teacher answers once for each sample and view and its outputs
+    stay in ``workspace``; without, or when they would not fit `KEPT_BYTES`, it runs in every step.
+    """
+
+    teacher: Teacher
+    split: Split
+    workspace: Path
+    temperature: float = 4.0
+    label_weight: float = 0.0
+    views: Views | None = None
+    count: int = 1
+    keep: bool = True
+    progress: Progress = field(default_factory=Silent)
+
+    def __post_init__(self) -> None:
+        first = self.teacher(self.split.take(torch.arange(min(2, len(self.split)))).inputs)
+        if first.dim() not in (2, 3) or first.shape[-1] < 2:
+            raise UnsupportedError(
+                f"the teacher's first output has shape {tuple(first.shape)}, not (N, classes) or (N, T, classes)",
+                "distillation of logits needs class logits",
+            )
+        bytes_ = 4 * first.shape[-1] * len(self.split) * self.count
+        self._kept = self.keep and first.dim() == 2 and bytes_ <= KEPT_BYTES
+        self._outputs: dict[int, Tensor] = {}
+
+    @property
+    def key(self) -> str:
+        """Teacher, options and views."""
+        views = self.views.key if self.views else ""
+        return f"{self.teacher.fingerprint} {self.temperature} {self.label_weight} {views} {self.count} {self._kept}"
+
+    def batch(self, micro: Micro) -> Batch:
+        """The samples as the epoch's view shows them."""
+        batch = self.split.take(micro.indices)
+        return Batch(self._seen(batch.inputs, micro.indices, micro.epoch % self.count), batch.labels)
+
+    def loss(self, module: nn.Module, batch: Batch, micro: Micro) -> Tensor:
+        """Soft targets, and true labels by their weight."""
+        found: Tensor = module(*batch.inputs)[0]
+        loss = losses.soft(found, self._targets(batch, micro).to(found.device), self.temperature)
+        if self.label_weight and batch.labels is not None:
+            true = losses.hard(found, batch.labels.to(found.device))
+            loss = (1 - self.label_weight) * loss + self.label_weight * true
+        return loss
+
+    def _seen(self, inputs: tuple[Tensor, ...], indices: Tensor, view: int) -> tuple[Tensor, ...]:
+        return inputs if self.views is None else self.views(inputs, indices, view)
+
+    def _targets(self, batch: Batch, micro: Micro) -> Tensor:
+        if not self._kept:
+            return self.teacher(batch.inputs)
+        view = micro.epoch % self.count
+        if view not in self._outputs:
+            drawn = self.views.key if self.views else ""
+            self._outputs[view] = outputs(
+                self.teacher,
+                self.split,
+                self.workspace,
+                name=f"view{view}",
+                drawn=drawn,
+                view=lambda inputs, indices: self._seen(inputs, indices, view),
+                progress=self.progress,
+            )
+        return self._outputs[view][micro.indices]

@@ -1,0 +1,32 @@
+"""How long to train: epochs from a budget of arithmetic, never from the clock, so that every run takes the same."""
+
+from collections.abc import Mapping
+
+from compactor.data import Split
+from compactor.ir.program import Program
+
+MACS: Mapping[str, float] = {"quick": 5e12, "balanced": 80e12, "max": 400e12}
+"""Multiply-accumulates of one training; two CPU cores with bfloat16 instructions do about 1e11 in a second."""
+
+EPOCHS: Mapping[str, tuple[int, int]] = {"quick": (1, 20), "balanced": (2, 80), "max": (4, 300)}
+"""Fewest and most epochs."""
+
+
+def sample_macs(program: Program, split: Split) -> float:
+    """Multiply-accumulates of one forward on a sample of the split; shorter than nominal texts cost less."""
+    macs = float(program.cost().macs)
+    lengths = getattr(split, "lengths", None)
+    if lengths is None or len(program.inputs[0].shape) < 2:
+        return macs
+    return macs * min(1.0, float(sum(lengths)) / len(split) / program.inputs[0].shape[1])
+
+
+def epochs(effort: str, student: Program, teacher: Program, split: Split, views: int) -> int:
+    """Epochs that the effort pays for, when the teacher answers once for each of ``views`` views.
+
+    A training step costs three forwards (Kaplan et al., arXiv 2001.08361, section 2.1).
+    """
+    low, high = EPOCHS[effort]
+    asked = views * sample_macs(teacher, split) * len(split)
+    epoch = 3 * sample_macs(student, split) * len(split)
+    return max(low, min(high, int((MACS[effort] - asked) / epoch)))

@@ -1,0 +1,62 @@
+"""How a student is trained by default: by kind of model, size of the data and effort."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from compactor.data import Split
+from compactor.ir.graphs import aten
+from compactor.ir.program import Program
+from compactor.training.cache import Teacher
+
+FLIP_AGREEMENT = 85.0
+"""Percent of mirrored images on which the teacher must keep its opinion for mirroring to be of use."""
+
+_FEWEST_STEPS = 20
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Defaults of one kind of model."""
+
+    optimizer: Literal["adamw", "sgd"]
+    lr: float
+    batch: int
+    weight_decay: float
+    clip: float
+
+
+NORMED_BY_BATCH = Recipe("sgd", 0.05, 128, 5e-4, 0.0)
+OTHERS = Recipe("adamw", 1e-4, 32, 0.01, 1.0)
+
+
+def recipe_of(program: Program) -> Recipe:
+    """SGD for networks with batch norms, AdamW for the others."""
+    return NORMED_BY_BATCH if any(n.target is aten.batch_norm.default for n in program.graph.nodes) else OTHERS
+
+
+def batch_size(recipe: Recipe, samples: int) -> int:
+    """The recipe's batch, halved while an epoch would be too few steps."""
+    batch = recipe.batch
+    while batch > 8 and samples // batch < _FEWEST_STEPS:
+        batch //= 2
+    return batch
+
+
+def takes_images(program: Program) -> bool:
+    """Whether the one input is images, (N, C, H, W) of one to four channels."""
+    if len(program.inputs) != 1 or not program.inputs[0].dtype.is_floating_point:
+        return False
+    shape = program.inputs[0].shape
+    return len(shape) == 4 and shape[1] <= 4 and min(shape[2:]) >= 8
+
+
+def mirrored_agrees(teacher: Teacher, split: Split, samples: int = 1000) -> bool:
+    """Whether the teacher says the same of mirrored images (it does of cats, not of digits)."""
+    indices = torch.arange(min(samples, len(split)))
+    same = 0
+    for part in torch.split(indices, 250):
+        images = split.take(part).inputs[0]
+        same += int((teacher([images]).argmax(-1) == teacher([images.flip(-1)]).argmax(-1)).sum())
+    return 100.0 * same / len(indices) >= FLIP_AGREEMENT
