@@ -35,10 +35,14 @@ class Contender:
 
 
 def compiled(name: str, model: Any, **options: str) -> Contender:
-    """Compile an OpenVINO model (object or path of the xml) for the CPU with the latency hint and ``options``."""
+    """Compile an OpenVINO model for the CPU with the latency hint and ``options``."""
     import openvino
 
-    ready = openvino.Core().compile_model(model, "CPU", {**LATENCY, **options})
+    return contender(name, openvino.Core().compile_model(model, "CPU", {**LATENCY, **options}))
+
+
+def contender(name: str, ready: Any) -> Contender:
+    """A compiled model and what the runtime says about it."""
     inputs = tuple(port.get_any_name() for port in ready.inputs)
     wanted = ("INFERENCE_PRECISION_HINT", "INFERENCE_NUM_THREADS", "NUM_STREAMS")
     settings = {key: str(ready.get_property(key)) for key in wanted}
@@ -101,21 +105,19 @@ def interleaved(
     times: dict[str, list[float]] = {c.name: [] for c in contenders}
     for turn in range(rounds):
         shift = turn % len(contenders)
-        for contender in [*contenders[shift:], *contenders[:shift]]:
-            for feed in feeds[contender.name][:2]:
-                contender(feed)
-            for feed in feeds[contender.name]:
+        for one in [*contenders[shift:], *contenders[:shift]]:
+            for feed in feeds[one.name][:2]:
+                one(feed)
+            for feed in feeds[one.name]:
                 start = time.perf_counter_ns()
-                contender(feed)
-                times[contender.name].append((time.perf_counter_ns() - start) / 1e6)
+                one(feed)
+                times[one.name].append((time.perf_counter_ns() - start) / 1e6)
     return {name: _summary(values) for name, values in times.items()}
 
 
-def accuracy(contender: Contender, samples: Samples) -> float:
+def accuracy(model: Contender, samples: Samples) -> float:
     """Percent of the samples whose largest logit is the label, one at a time as in deployment."""
-    right = sum(
-        int(contender(contender.feed(samples[i])).argmax(-1)[0]) == int(samples.labels[i]) for i in range(len(samples))
-    )
+    right = sum(int(model(model.feed(samples[i])).argmax(-1)[0]) == int(samples.labels[i]) for i in range(len(samples)))
     return 100 * right / len(samples)
 
 

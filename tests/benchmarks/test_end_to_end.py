@@ -31,7 +31,9 @@ def _fill(root: Path) -> None:
     import openvino
 
     module, inputs = example("resnet_b")
-    torch.export.save(torch.export.export(module, inputs[:1]), root / "teacher.pt2")
+    torch.export.save(
+        torch.export.export(module, inputs, dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)), root / "teacher.pt2"
+    )
     rng = np.random.default_rng(0)
     for split in ("train", "dev", "test"):
         x = rng.integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
@@ -40,7 +42,7 @@ def _fill(root: Path) -> None:
         np.savez(root / f"{split}.npz", x=x, y=y)
     (root / "artifact" / "openvino").mkdir(parents=True)
     model = openvino.convert_model(torch.export.load(root / "teacher.pt2"))
-    model.reshape([1, 3, 32, 32])
+    model.inputs[0].set_names({"x"})
     openvino.save_model(model, root / "artifact" / "openvino" / "model.xml", compress_to_fp16=False)
     (root / "artifact" / "manifest.json").write_text(json.dumps(_manifest()))
 
@@ -51,7 +53,8 @@ def _manifest() -> dict[str, Any]:
         "backend": "openvino",
         "folder": "openvino",
         "files": ["model.xml"],
-        "options": {"INFERENCE_PRECISION_HINT": "f32"},
+        "precision": "float32",
+        "options": {"device": "CPU", "precision_hint": "f32", "shapes": "x=?x3x32x32"},
     }
     empty = {"pipeline": "", "metrics": {}, "gate": {"passed": True}}
     return {"lowered": [lowered], "teacher": network, "student": network, **empty}
