@@ -34,7 +34,7 @@ def unit_magnitude(program: Program, space: SearchSpace, group: AxisGroup) -> Te
         value = program.state[tensor]
         if tensor not in program.trainable or not value.is_floating_point():
             continue
-        square = value.detach().float().square().movedim(dim, 0).flatten(1).sum(1)
+        square = value.detach().float().square().movedim(dim, 0).reshape(value.shape[dim], -1).sum(1)
         index = torch.from_numpy(place)
         inside = index >= 0
         sums = torch.zeros(group.size).index_add_(0, index[inside], square[inside])

@@ -72,6 +72,8 @@ class UniformSearch(Pass):
         options = self._options(program, space, ctx)
         if ctx.budget.size is not None:
             options = [o for o in options if ruler.smallest_size(o.bytes) <= ctx.budget.size]
+        if not self._limited(ctx):
+            goal = self._reachable(goal, options, ruler)
         for _ in range(self.config.rounds):
             chosen, latency = self._best(options, ruler, goal)
             student = slice_program(program, chosen.candidate.subnet)
@@ -98,6 +100,16 @@ class UniformSearch(Pass):
             return ctx.budget.latency
         share = ctx.budget.latency_share if ctx.budget.latency_share is not None else 1 / float(self.config.speedup)
         return ruler.teacher * share
+
+    def _limited(self, ctx: PassContext) -> bool:
+        """Whether somebody asked for the latency; a wish of our own must not fail the build."""
+        asked = (self.config.latency, ctx.budget.latency, ctx.budget.latency_share)
+        return any(limit is not None for limit in asked)
+
+    def _reachable(self, goal: float, options: Sequence[_Option], ruler: "_Ruler") -> float:
+        """The goal, or the same share of what can be gained at all where small kernels rule it out."""
+        least = min((ruler.fastest(o.kernels)[0] for o in options), default=0.0)
+        return goal if least <= goal else least + max(ruler.teacher - least, 0.0) / float(self.config.speedup)
 
     def _options(self, program: Program, space: SearchSpace, ctx: PassContext) -> list[_Option]:
         damage = {}
