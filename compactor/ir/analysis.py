@@ -36,6 +36,8 @@ class Analysis:
                 self.axes[node] = Axes(tuple(program.values[node].shape))
             elif node.op == "output":
                 self._pin_outputs(node)
+            elif isinstance(program.values[node], (int, float)):
+                self.axes[node] = None
             else:
                 rule = find(node)
                 self.axes[node] = rule(node, self) if rule is not None else self._unruled(node)

@@ -294,7 +294,8 @@ def rewired(graph: fx.Graph, replaced: Mapping[fx.Node, fx.Node]) -> tuple[fx.Gr
     live = live_nodes(graph, replaced)
     for node in graph.nodes:
         if node in replaced:
-            mapping[node] = mapping[replaced[node]]
+            if replaced[node] in mapping:  # else the block lies within another one that is removed
+                mapping[node] = mapping[replaced[node]]
         elif node in live or node.op == "placeholder":
             mapping[node] = new.node_copy(node, lambda n: mapping[n])
             mapping[node].meta = {}

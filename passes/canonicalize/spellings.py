@@ -11,7 +11,9 @@ from compactor.passes.canonicalize.draft import Draft
 
 _CONVOLUTIONS = {1: aten.conv1d.default, 2: aten.conv2d.default, 3: aten.conv3d.default}
 _RENAMED = {
-    aten._unsafe_view.default: aten.view.default,
+    aten._unsafe_view.default: aten.reshape.default,
+    # A view needs the strides of the contiguous copy before it, which is gone after this pass.
+    aten.view.default: aten.reshape.default,
     aten._softmax.default: aten.softmax.int,
     aten._log_softmax.default: aten.log_softmax.int,
 }

@@ -1,6 +1,5 @@
 """Views: reshape, permute, squeeze, expand, repeat."""
 
-import operator
 from typing import Any
 
 import numpy as np
@@ -153,14 +152,8 @@ def channel_shuffle(node: fx.Node, analysis: Analysis) -> AxesTree:
     return Axes(analysis.shape(node), (*axes.without(cluster), Cluster((1,), split.T.ravel())))
 
 
-@rule("sym_size", "mul", "getitem", "sym_numel", "sym_float", "floordiv", "sub", "add", "truediv", "neg", "mod", "sym_int")
-def number(node: fx.Node, analysis: Analysis) -> AxesTree:
-    """Arithmetic on sizes carries no labels; ``getitem`` picks one of several results."""
-    if node.target is operator.getitem:
-        source = analysis.axes[node.args[0]]  # type: ignore[index]
-        return source[node.args[1]] if isinstance(source, list) else None  # type: ignore[index]
-    if isinstance(analysis.program.values[node], (int, float, bool)):
-        return None
-    from compactor.ir.rules.pointwise import pointwise
-
-    return pointwise(node, analysis)
+@rule("getitem")
+def getitem(node: fx.Node, analysis: Analysis) -> AxesTree:
+    """One of several results."""
+    source = analysis.axes[node.args[0]]  # type: ignore[index]
+    return source[node.args[1]] if isinstance(source, list) else None  # type: ignore[index]
