@@ -31,13 +31,14 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     Only tensors and plain containers are read; raises `InputError` for a pickle that holds anything else.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with quiet():
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(
             f"{path} is a pickle that holds more than tensors and could run code; it was not loaded",
             "save model.state_dict() instead and give --factory, or, if you trust its author, give --trust-pickle",
         ) from error
-    except (RuntimeError, EOFError, ValueError, OSError) as error:
+    except Exception as error:  # a damaged file makes the reader raise anything
         reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
         raise InputError(f"{path} is a truncated or damaged torch.save file ({reason})", "copy it again") from error
     return _state_dict_in(path, content)
