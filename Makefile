@@ -2,7 +2,9 @@
 SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+RUNTIMES := $(VENV)/.runtimes
+STAMP := $(VENV)/.everything
+PIP := $(BIN)/python -m pip install -q --no-compile -c constraints.txt
 WORKERS ?= 2
 DEMO := out/digits
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -15,13 +17,17 @@ help:  ## this list
 setup: $(STAMP)  ## virtual environment with everything
 
 # torch first and spelled like this, so that a CPU wheel at hand is taken and no CUDA libraries are pulled in.
-$(STAMP): constraints.txt pyproject.toml
+$(RUNTIMES): constraints.txt pyproject.toml
 	@python="$$(./.ci/find-python)" && { test -x $(BIN)/python || "$$python" -m venv $(VENV); }
-	$(BIN)/python -m pip install -q -c constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[all,dev]'
+	$(PIP) torch==2.13.0
+	$(PIP) -e '.[onnx,openvino,quantize]'
 	@touch $@
 
-demo: $(STAMP)  ## compress the shipped teacher for this machine; before/after table at the end
+$(STAMP): $(RUNTIMES)
+	$(PIP) -e '.[all,dev]'
+	@touch $@
+
+demo: $(RUNTIMES)  ## compress the shipped teacher for this machine; before/after table at the end
 	$(BIN)/compactor build examples/digits/teacher.pt2 --target host-cpu --data examples/digits/data \
 	  --effort quick --drop 2% --output $(DEMO)/host-cpu
 
