@@ -1,0 +1,104 @@
+"""Soft targets, kept and fresh."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from compactor.errors import InputError, UnsupportedError
+from compactor.training import Micro, TrainConfig, fit, losses
+from compactor.training.cache import Teacher, outputs
+from compactor.training.distillation import Distillation
+from compactor.training.views import Views
+from tests.training.samples import blobs, network, program, trained
+
+
+def test_soft_loss_is_scaled_kl_and_has_the_gradient_of_cross_entropy_at_one() -> None:
+    student, teacher = torch.randn(4, 3, requires_grad=True), torch.randn(4, 3)
+    found = losses.soft(student, teacher, 2.0)
+    p, q = (teacher / 2).softmax(-1), (student / 2).softmax(-1)
+    torch.testing.assert_close(found, 4 * (p * (p / q).log()).sum(-1).mean())
+    first = torch.autograd.grad(losses.soft(student, teacher, 1.0), student)[0]
+    second = torch.autograd.grad(F.cross_entropy(student, teacher.softmax(-1)), student)[0]
+    torch.testing.assert_close(first, second)
+    assert float(losses.soft(teacher, teacher, 4.0)) == pytest.approx(0, abs=1e-6)
+
+
+def test_outputs_are_computed_once_and_equal_the_teacher(tmp_path: Path) -> None:
+    made, split = program(network(4)), blobs(40, 0)
+    teacher = Teacher(made)
+    first = outputs(teacher, split, tmp_path, batch=16)
+    torch.testing.assert_close(first, made(split.images), rtol=0.05, atol=0.05)
+    asked = split.asked
+    assert torch.equal(outputs(teacher, split, tmp_path, batch=16), first) and split.asked == asked
+    other = Teacher(program(network(4, seed=1)))
+    assert not torch.equal(outputs(other, split, tmp_path, batch=16), first)
+
+
+def test_outputs_follow_lengths_but_keep_the_order(tmp_path: Path) -> None:
+    made, split = program(network(4)), blobs(40, 0)
+    plain = outputs(Teacher(made), split, tmp_path, name="plain", batch=40)
+    split.lengths = torch.arange(40, 0, -1)  # type: ignore[attr-defined]
+    torch.testing.assert_close(outputs(Teacher(made), split, tmp_path, name="sorted", batch=40), plain)
+
+
+@pytest.mark.parametrize("mirrored", [True, False])
+def test_kept_outputs_train_the_same_as_a_teacher_in_every_step(tmp_path: Path, mirrored: bool) -> None:
+    split = blobs(64, 0)
+    teacher = Teacher(program(trained(network(8), split)))
+    states = []
+    for keep in (True, False):
+        folder = tmp_path / str(keep)
+        folder.mkdir()
+        views = Views(64, 1, mirrored, seed=0)
+        objective = Distillation(teacher, split, folder, views=views, count=2, keep=keep)
+        config = TrainConfig(epochs=4, batch=16, lr=0.01, optimizer="sgd", reduced=False)
+        states.append(fit(program(network(4)).module(train=True), objective, split, config, folder).state)
+    for name, value in states[0].items():
+        torch.testing.assert_close(states[1][name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_a_second_epoch_runs_no_teacher(tmp_path: Path) -> None:
+    split = blobs(32, 0)
+    teacher = Teacher(program(network(4)))
+    objective = Distillation(teacher, split, tmp_path)
+    runs = 0
+    module = teacher._module
+
+    def counted(*inputs):
+        nonlocal runs
+        runs += 1
+        return module(*inputs)
+
+    teacher._module = counted
+    fit(program(network(2)).module(train=True), objective, split, TrainConfig(epochs=3, batch=8), tmp_path)
+    assert runs == 1
+
+
+def test_labels_count_by_their_weight(tmp_path: Path) -> None:
+    split = blobs(16, 0)
+    student = program(network(2)).module()
+    micro = Micro(torch.arange(16), 0, 0, 1, 0)
+
+    def loss(weight: float) -> float:
+        objective = Distillation(Teacher(program(network(4))), split, tmp_path, label_weight=weight)
+        return objective.loss(student, objective.batch(micro), micro).item()
+
+    hard = losses.hard(student(split.images)[0], split.labels).item()
+    assert loss(1.0) == pytest.approx(hard, rel=1e-5)
+    assert loss(0.25) == pytest.approx(0.75 * loss(0.0) + 0.25 * hard, rel=1e-5)
+
+
+def test_outputs_that_are_not_logits_are_refused(tmp_path: Path) -> None:
+    made = program(torch.nn.Conv2d(1, 2, 3))
+    with pytest.raises(UnsupportedError, match=r"\(2, 2, 6, 6\)"):
+        Distillation(Teacher(made), blobs(4, 0), tmp_path)
+
+
+def test_a_teacher_with_nan_weights_is_refused() -> None:
+    module = network(2)
+    with torch.no_grad():
+        module[0].weight[0] = float("nan")
+    with pytest.raises(InputError, match="NaN"):
+        Teacher(program(module))((blobs(4, 0).images,))
