@@ -1,0 +1,136 @@
+"""The precisions `quantize.fastest` chooses from: each made, timed, scored, or left out with the reason."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+from compactor import scoring
+from compactor.data import Batch, Split
+from compactor.errors import UnsupportedError
+from compactor.ir.program import Program
+from compactor.latency import Latency
+from compactor.passes.quantize.cast import cast_program
+from compactor.passes.quantize.ptq import PostTrainingQuantization, PtqConfig
+from compactor.pipeline.context import PassContext
+
+ORDER = ("float32", "float16", "bfloat16", "int8")
+"""Simplest first: a tie in latency goes to the earlier one."""
+
+
+@dataclass
+class Candidate:
+    """One precision: ``reason`` says why it was chosen or not; ``latency`` in ms, ``score`` in percent, ``size`` in bytes."""
+
+    precision: str
+    program: Program | None = None
+    latency: Latency | None = None
+    score: float | None = None
+    size: int | None = None
+    reason: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """For metrics; the Program stays out."""
+        latency = None if self.latency is None else self.latency.to_dict()
+        facts = {"latency": latency, "score": self.score, "size": self.size}
+        return {"precision": self.precision, **{k: v for k, v in facts.items() if v is not None}, "reason": self.reason}
+
+
+def make(precision: str, program: Program, ctx: PassContext, samples: int) -> Candidate:
+    """The candidate, with its latency; without a Program where it cannot be had."""
+    candidate = Candidate(precision)
+    if precision not in ctx.target.precisions:
+        candidate.reason = f"{ctx.target.name} does not run it"
+    elif precision == "int8" and find_spec("nncf") is None:
+        candidate.reason = "nncf is not installed (pip install 'compactor[quantize]')"
+    else:
+        _complete(candidate, _MAKERS[precision], program, ctx, samples)
+    return candidate
+
+
+def _complete(
+    candidate: Candidate,
+    maker: Callable[[Program, PassContext, int], Program],
+    program: Program,
+    ctx: PassContext,
+    samples: int,
+) -> None:
+    try:
+        made = maker(program, ctx, samples)
+        obstacles = ctx.backend.supports(made, ctx.target)
+        if obstacles:
+            candidate.reason = obstacles[0]
+            return
+        candidate.latency = ctx.latency(made)
+        candidate.size = None if ctx.budget.size is None else _lowered_size(made, ctx)
+        candidate.program = made
+    except UnsupportedError as error:
+        candidate.reason = error.message
+
+
+def _lowered_size(program: Program, ctx: PassContext) -> int:
+    with TemporaryDirectory(dir=ctx.workspace) as folder:
+        return ctx.backend.lower(program, ctx.target, Path(folder)).size_bytes
+
+
+def _quantized(program: Program, ctx: PassContext, samples: int) -> Program:
+    return PostTrainingQuantization(PtqConfig(samples=samples)).run(program, ctx).program
+
+
+_MAKERS: dict[str, Callable[[Program, PassContext, int], Program]] = {
+    "float32": lambda program, ctx, samples: program,
+    "float16": lambda program, ctx, samples: cast_program(program, "float16")[0],
+    "bfloat16": lambda program, ctx, samples: cast_program(program, "bfloat16")[0],
+    "int8": _quantized,
+}
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Scores Programs on a part of ``dev``: against labels, or by agreement with the teacher."""
+
+    name: str
+    split: "Part"
+    teacher: Program
+
+    @staticmethod
+    def of(ctx: PassContext, samples: int) -> "Judge":
+        """The judge for this build: at most ``samples`` of ``dev``, drawn by seed."""
+        dev = ctx.data.dev
+        order = torch.randperm(len(dev), generator=torch.Generator().manual_seed(ctx.seed))
+        name = "unverified" if ctx.data.synthetic else "accuracy" if dev.labelled else "agreement"
+        return Judge(name, Part(dev, order[:samples].sort().values), ctx.teacher)
+
+    def score(self, program: Program) -> float:
+        """Percent."""
+        if self.name == "accuracy":
+            return scoring.accuracy(program, self.split)
+        return scoring.agreement(program, self.teacher, self.split)
+
+
+class Part:
+    """Some samples of a split."""
+
+    def __init__(self, split: Split, chosen: torch.Tensor) -> None:
+        self.split, self.chosen = split, chosen
+
+    @property
+    def labelled(self) -> bool:
+        """As the whole split."""
+        return self.split.labelled
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the whole split; the choice follows from the seed."""
+        return self.split.fingerprint
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def take(self, indices: torch.Tensor) -> Batch:
+        """The batch of these samples."""
+        return self.split.take(self.chosen[indices])

@@ -1,0 +1,117 @@
+"""`Fastest`: the precision that pays on this target, not the one that sounds smallest."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from pydantic import Field
+
+from compactor.errors import UnsupportedError, UsageError
+from compactor.ir.program import Program
+from compactor.passes.quantize.candidates import ORDER, Candidate, Judge, make
+from compactor.pipeline.context import PassContext
+from compactor.pipeline.passes import Pass, PassConfig, PassResult
+
+
+class FastestConfig(PassConfig):
+    """Options of `quantize.fastest`.
+
+    ``drop``: percentage points of dev score that a precision may cost against the float32 student, where the build
+    sets no drop of its own. ``tie``: latencies this near (share) to the fastest count as equal. ``samples`` calibrate
+    int8; ``dev_samples`` are scored.
+    """
+
+    drop: float = Field(default=1.0, ge=0)
+    tie: float = Field(default=0.03, ge=0, le=1)
+    samples: int = Field(default=300, ge=1)
+    dev_samples: int = Field(default=2000, ge=1)
+
+
+class Fastest(Pass):
+    """Make every precision the target runs, time and score each, keep the fastest that is accurate enough.
+
+    A build's own drop counts from the teacher's score. A precision over the size budget is passed over while another
+    one fits. Metrics: ``chosen``, ``score`` (name, floor, teacher), ``candidates`` with latency, score and reason each.
+    """
+
+    name: ClassVar[str] = "quantize.fastest"
+    requires: ClassVar[frozenset[str]] = frozenset({"canonical", "batchnorm_folded"})
+    after: ClassVar[tuple[str, ...]] = ("canonicalize", "fold_batchnorm", "search.uniform", "distill.logits")
+    Config: ClassVar[type[PassConfig]] = FastestConfig
+
+    def run(self, program: Program, ctx: PassContext) -> PassResult:
+        """Choose. Raises `UnsupportedError` when the target runs none of the precisions this version can make."""
+        if program.precision != "float32":
+            raise UsageError(f"the model is {program.precision} already", "let quantize.fastest choose from float32")
+        judge = Judge.of(ctx, self.config.dev_samples)
+        candidates = []
+        for i, precision in enumerate(ORDER):
+            ctx.progress.update(i, len(ORDER), precision)
+            candidates.append(make(precision, program, ctx, self.config.samples))
+        made = [c for c in candidates if c.program is not None]
+        if not made:
+            reasons = "; ".join(f"{c.precision}: {c.reason}" for c in candidates)
+            raise UnsupportedError(f"no precision can be made for {ctx.target.name}: {reasons}", "choose another target")
+        for candidate in made:
+            candidate.score = judge.score(candidate.program)  # type: ignore[arg-type]
+        floor = self._floor(program, judge, made, ctx)
+        chosen = choose(made, floor, ctx.budget.size, self.config.tie)
+        ctx.progress.note(f"precision: {chosen.precision}, {chosen.latency}")
+        metrics = {
+            "chosen": chosen.precision,
+            "score": {"name": judge.name, "samples": len(judge.split), "floor": round(floor, 4)},
+            "candidates": [c.to_dict() for c in candidates],
+        }
+        return PassResult(chosen.program or program, chosen.precision != "float32", metrics)
+
+    def _floor(self, program: Program, judge: Judge, made: Sequence[Candidate], ctx: PassContext) -> float:
+        """The least dev score that is accurate enough."""
+        if ctx.budget.drop is not None:
+            return (judge.score(ctx.teacher) if judge.name == "accuracy" else 100.0) - ctx.budget.drop
+        plain = next((c.score for c in made if c.precision == "float32"), None)
+        return (judge.score(program) if plain is None else plain) - float(self.config.drop)
+
+
+def choose(made: Sequence[Candidate], floor: float, size: int | None, tie: float) -> Candidate:
+    """The simplest of the fastest that are accurate and small enough; every candidate gets its reason.
+
+    Where none is accurate enough, the most accurate one that fits, the faster of equals.
+    """
+    fitting = [c for c in made if size is None or (c.size or 0) <= size] or [min(made, key=lambda c: c.size or 0)]
+    accurate = [c for c in fitting if _score(c) >= floor]
+    if accurate:
+        best = min(map(_p50, accurate))
+        tied = [c for c in accurate if _p50(c) <= best * (1 + tie)]
+        chosen = min(tied, key=lambda c: ORDER.index(c.precision))
+    else:
+        tied, chosen = [], max(fitting, key=lambda c: (_score(c), -_p50(c)))
+    for candidate in made:
+        candidate.reason = _reason(candidate, chosen, fitting, accurate, tied)
+    return chosen
+
+
+def _score(candidate: Candidate) -> float:
+    return candidate.score if candidate.score is not None else 0.0
+
+
+def _p50(candidate: Candidate) -> float:
+    return candidate.latency.p50 if candidate.latency is not None else float("inf")
+
+
+def _reason(
+    candidate: Candidate,
+    chosen: Candidate,
+    fitting: Sequence[Candidate],
+    accurate: Sequence[Candidate],
+    tied: Sequence[Candidate],
+) -> str:
+    if candidate is chosen:
+        if not accurate:
+            return "none is accurate enough; the most accurate"
+        return "fastest" if len(tied) == 1 else "as fast as the fastest, and the simplest of those"
+    if candidate not in fitting:
+        return "larger than the size budget"
+    if accurate and candidate not in accurate:
+        return "not accurate enough"
+    if candidate in tied:
+        return f"no faster than {chosen.precision}, which is simpler"
+    return f"slower than {chosen.precision}" if accurate else f"less accurate than {chosen.precision}"
