@@ -46,7 +46,8 @@ OPERATIONS: dict[str, dict[str, int]] = {
 Intel 64 and IA-32 Optimization Reference Manual: two 512-bit FMA ports, VNNI 64 MACs a port, AMX 512 BF16 or 1024 INT8
 MACs a cycle; AVX2 and AVX-512 without VNNI take three instructions for one INT8 dot product. ``split``: AMD's Zen 4
 runs 512-bit instructions in two halves (Software Optimization Guide for the AMD Zen4 Microarchitecture).
-``neon_dot``: Arm Cortex-A76 Software Optimization Guide, two 128-bit pipes.
+``neon_dot``: Arm Cortex-A76 Software Optimization Guide, two 128-bit pipes. Rows other than ``amx``, ``avx512_vnni``
+and ``neon_dot`` are still to be confirmed against those guides.
 """
 
 

@@ -53,6 +53,7 @@ def _x86(float32: float, bfloat16: float, int8: float) -> list[Free]:
         Free(("efficiency", "int8"), int8, 0.7, 1),
         Free(("kinds", "linear"), 0.9, 0.5, 1),
         Free(("kinds", "attention"), 0.3, 0.7, 1),
+        Free(("kinds", "depthwise"), 0.2, 0.7, 1),
         Free(("memory",), 0.7, 0.3, 1),
     ]
 
