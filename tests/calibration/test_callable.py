@@ -14,7 +14,7 @@ HERE = "tests.calibration.sources"
 
 def test_arrays_splits_and_sources(features: Program) -> None:
     plain = from_callable.open(f"{HERE}:arrays", features, 0)
-    assert (len(plain.train), len(plain.dev), plain.test) == (18, 2, None)
+    assert (len(plain.train), len(plain.dev), plain.test) == (17, 3, None)
     split = from_callable.open(f"{HERE}:splits", features, 5)
     assert split.test is not None
     assert (len(split.train), len(split.dev), len(split.test)) == (20, 4, 20)
