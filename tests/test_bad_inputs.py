@@ -133,12 +133,6 @@ def arrays(path: Path, *, shape: tuple[int, ...] = (48, 32, 32, 3), top: int = 9
 # -- teachers ------------------------------------------------------------------------------------------------------
 
 
-def test_good_input_is_accepted(bench: Bench) -> None:
-    result = bench.run(bench.teacher, *TARGET, *FAST, "--data", bench.data)
-    assert result.code == ExitCode.OK, result.error
-    assert (bench.folder / "out" / "manifest.json").is_file()
-
-
 def test_missing_file(bench: Bench) -> None:
     path = bench.folder / "nowhere.pt2"
     bench.refused(bench.run(path, *TARGET), ExitCode.BAD_INPUT, "nowhere.pt2", "does not exist")
