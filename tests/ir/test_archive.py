@@ -72,3 +72,32 @@ def test_a_failed_save_leaves_nothing(tmp_path: Path) -> None:
         assert list(folder.iterdir()) == []
     else:
         raise AssertionError("saved what JSON cannot hold")
+
+
+def test_quantized_programs_load_where_their_operators_are_not_registered_yet(tmp_path: Path) -> None:
+    """A process that only reads the archive must still know the quantization operators."""
+    import torch.ao.quantization.fx._decomposed
+
+    from compactor.frontend import export
+
+    class Quantized(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("weight", torch.arange(-6, 6, dtype=torch.int8).view(3, 4))
+            self.register_buffer("scale", torch.tensor([0.1, 0.2, 0.3]))
+            self.register_buffer("zero", torch.zeros(3, dtype=torch.int64))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            ops = torch.ops.quantized_decomposed
+            q = ops.quantize_per_tensor.default(x, 0.05, 0, -128, 127, torch.int8)
+            x = ops.dequantize_per_tensor.default(q, 0.05, 0, -128, 127, torch.int8)
+            args = (self.weight, self.scale, self.zero, 0, -128, 127, torch.int8)
+            return torch.nn.functional.linear(x, ops.dequantize_per_channel.default(*args))
+
+    before = export(Quantized(), torch.rand(2, 4)).evolve(precision="int8")
+    before.save(tmp_path / "q.pt2")
+    assert archive.load(tmp_path / "q.pt2").fingerprint == before.fingerprint
+    code = "import sys; from compactor.frontend import load; print(load(sys.argv[1]).fingerprint)"
+    command = [sys.executable, "-W", "ignore", "-c", code, str(tmp_path / "q.pt2")]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == before.fingerprint
