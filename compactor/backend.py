@@ -65,6 +65,17 @@ class Backend(Protocol):
         """
         ...
 
-    def open(self, lowered: Lowered, *, threads: int | None = None) -> Session:
-        """Load a lowered model. Raises `MissingRuntimeError`."""
+    def open(self, lowered: Lowered, *, threads: int | None = None, batch: int | None = None) -> Session:
+        """Load a lowered model.
+
+        With ``batch`` every shape is fixed: this batch size and nominal sizes elsewhere, which is how latency is
+        measured. Without, the dimensions that the Program leaves free stay free. Raises `MissingRuntimeError`.
+        """
+        ...
+
+    def reference(self, lowered: Lowered) -> Session | None:
+        """A session that runs the same file on another runtime of this machine, for parity where `installed` is false.
+
+        None when there is no such runtime.
+        """
         ...

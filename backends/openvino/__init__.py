@@ -1,0 +1,1 @@
+"""OpenVINO: Intel and Arm CPUs, Intel NPUs."""

@@ -1,0 +1,1 @@
+"""TensorRT: strongly typed ONNX, and an engine builder that runs on the device."""

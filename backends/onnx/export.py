@@ -1,0 +1,74 @@
+"""Program to ONNX, shared by every runtime that reads ONNX: the same Program gives the same bytes."""
+
+import contextlib
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from torch.export import ExportedProgram
+
+from compactor.backends.onnx.cleanup import clean
+from compactor.backends.onnx.prepare import prepare
+from compactor.errors import MissingRuntimeError, UnsupportedError
+from compactor.ir.exported import to_exported
+from compactor.ir.program import Program
+
+OPSET = 20
+IR_VERSION = 10
+
+
+def write_onnx(program: Program, path: Path, *, rewrite: Callable[[Any], None] | None = None) -> None:
+    """Write the Program as one ONNX file with dynamic dimensions as its inputs have them.
+
+    ``rewrite`` changes the ``onnx_ir.Graph`` in ways that only one runtime wants.
+
+    Raises `MissingRuntimeError` without onnxscript, `UnsupportedError` for an operator that ONNX lacks.
+    """
+    model = _export(to_exported(prepare(program)))
+    clean(model, program, rewrite)
+    model.ir_version, model.producer_name, model.producer_version = IR_VERSION, "compactor", None
+    import onnx_ir
+
+    with path.open("wb") as handle:
+        handle.write(onnx_ir.to_proto(model).SerializeToString(deterministic=True))
+        handle.flush()
+        os.fsync(handle.fileno())
+
+
+def _export(exported: ExportedProgram) -> Any:
+    import torch
+
+    try:
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise MissingRuntimeError(
+            f"writing ONNX needs onnxscript: {error}", "install it with pip install 'compactor[onnx]'"
+        ) from error
+    try:
+        with _quiet():
+            program = torch.onnx.export(exported, dynamo=True, optimize=True, verbose=False, opset_version=OPSET)
+    except torch.onnx.OnnxExporterError as error:
+        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        raise UnsupportedError(
+            f"this model does not translate to ONNX: {reason}", "replace the named operator in the model"
+        ) from error
+    if program is None:
+        raise UnsupportedError("the ONNX exporter returned nothing", "report this model")
+    return program.model
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter's notes on its own dependencies concern no user of ours."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

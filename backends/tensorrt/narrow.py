@@ -1,0 +1,84 @@
+"""An int8 Program whose other arithmetic is float16: TensorRT takes every type from the ONNX file."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import fx
+
+from compactor.ir import graphs
+from compactor.ir.graphs import aten
+from compactor.ir.program import Program
+
+_LARGEST = torch.finfo(torch.float16).max
+
+
+def narrow(program: Program) -> Program:
+    """The Program with float16 between its quantizers; inputs and outputs keep their types.
+
+    Literals beyond the range of float16 (masks' minus infinity) are brought into it, so that zero times one is not NaN.
+    """
+    graph, _ = graphs.copy_graph(program.graph)
+    scales = {n.args[1] for n in graph.nodes if _quantizer(n) and isinstance(n.args[1], fx.Node)}
+    kept = {str(n.target) for n in scales}
+    state = {
+        name: tensor.half() if tensor.dtype == torch.float32 and name not in kept else tensor
+        for name, tensor in program.state.items()
+    }
+    for node in list(graph.nodes):
+        if node.op != "call_function":
+            continue
+        if _quantizer(node):
+            if "dequantize" in str(node.target):
+                node.kwargs = {"out_dtype": torch.float16}
+            continue
+        node.args, node.kwargs = _narrow(node.args), _narrow(node.kwargs)
+    _cast_ends(graph, program)
+    return replace(program, graph=graph, state=state)
+
+
+def halve_scales(graph: Any) -> None:
+    """Scales of an ONNX graph as float16, so that quantizers take and give float16 without casts."""
+    import onnx_ir as ir
+
+    for node in list(graph):
+        if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
+            continue
+        scale = node.inputs[1]
+        name = f"{scale.name}_half"
+        if name not in graph.initializers:
+            half = ir.tensor(scale.const_value.numpy().astype("float16"), name=name)
+            graph.register_initializer(ir.Value(name=name, const_value=half))
+        node.replace_input_with(1, graph.initializers[name])
+        for user, _ in list(node.outputs[0].uses()) if node.op_type == "DequantizeLinear" else ():
+            if user.op_type == "Cast":
+                user.outputs[0].replace_all_uses_with(node.outputs[0])
+                graph.remove(user, safe=True)
+
+
+def _quantizer(node: fx.Node) -> bool:
+    return "quantized_decomposed" in str(node.target)
+
+
+def _narrow(value: Any) -> Any:
+    def change(leaf: Any) -> Any:
+        if isinstance(leaf, float):
+            return min(max(leaf, -_LARGEST), _LARGEST)
+        return torch.float16 if leaf is torch.float32 else leaf
+
+    return fx.node.map_aggregate(value, change)
+
+
+def _cast_ends(graph: fx.Graph, program: Program) -> None:
+    for spec, node in zip(program.inputs, graphs.placeholders(graph), strict=True):
+        if spec.dtype != torch.float32 or not node.users:
+            continue
+        users = [user for user in node.users if user.target is not aten.sym_size.int]
+        with graph.inserting_after(node):
+            entry = graph.call_function(aten.to.dtype, (node, torch.float16))
+        for user in users:
+            user.replace_input_with(node, entry)
+    output = graphs.output_node(graph)
+    with graph.inserting_before(output):
+        results: Any = output.args[0]
+        output.args = (tuple(graph.call_function(aten.to.dtype, (n, torch.float32)) for n in results),)

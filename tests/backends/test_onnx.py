@@ -1,0 +1,82 @@
+"""ONNX Runtime: the contract, integer kernels, and what its files hold."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxruntime
+import pytest
+
+from compactor.backends.onnx.backend import OnnxBackend
+from compactor.backends.onnx.export import write_onnx
+from tests.backends.models import encoder, quantized
+from tests.backends.template import BackendContract, Device, form
+
+
+class TestOnnx(BackendContract):
+    """ONNX Runtime keeps every promise but bfloat16."""
+
+    backend = OnnxBackend()
+    precisions = ("float32", "float16", "int8")
+    refused = ("bfloat16",)
+    package = "onnxruntime"
+
+
+def kernels(path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Counter[str]:
+    """Operators of the optimised graph that a session runs."""
+    made: list[Any] = []
+    original = onnxruntime.SessionOptions
+
+    def options() -> Any:
+        made.append(original())
+        made[-1].optimized_model_filepath = str(tmp_path / "optimised.onnx")
+        return made[-1]
+
+    monkeypatch.setattr(onnxruntime, "SessionOptions", options)
+    backend = OnnxBackend()
+    lowered = backend.lower(form(path.name, "int8"), Device(), tmp_path)
+    backend.open(lowered)
+    return Counter(node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node)
+
+
+def test_linears_run_on_integers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    found = kernels(Path("encoder"), monkeypatch, tmp_path)
+    assert found["MatMulIntegerToFloat"] == 7
+    assert found["DequantizeLinear"] == 0
+
+
+def test_convolution_between_quantizers_runs_on_integers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert kernels(Path("residual"), monkeypatch, tmp_path)["QLinearConv"] == 1
+
+
+def test_weights_quantized_in_the_graph_are_stored_as_integers(tmp_path: Path) -> None:
+    sizes = []
+    for fold in (True, False):
+        path = tmp_path / f"{fold}.onnx"
+        write_onnx(quantized(encoder(), fold=fold), path)
+        model = onnx.load(path)
+        onnx.checker.check_model(model)
+        assert Counter(t.data_type for t in model.graph.initializer)[onnx.TensorProto.INT8] >= 7
+        sizes.append(path.stat().st_size)
+    assert sizes[0] == pytest.approx(sizes[1], rel=0.01)
+
+
+def test_model_is_valid_and_names_what_users_know(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    write_onnx(form("two_in_two_out", "float32"), path)
+    model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    assert [v.name for v in model.graph.input] == ["image", "vector", "unused"]
+    assert [v.name for v in model.graph.output] == ["output_0", "output_1"]
+    assert [d.dim_param or d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim] == ["batch", 3, 9, 9]
+    assert model.producer_name == "compactor"
+    assert not any(node.doc_string or node.metadata_props for node in model.graph.node)
+
+
+def test_attention_has_no_guards_that_break_its_fusion(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    write_onnx(form("encoder", "float32"), path)
+    found = Counter(node.op_type for node in onnx.load(path).graph.node)
+    assert found["IsNaN"] == 0
+    assert found["Where"] == 1
