@@ -68,6 +68,14 @@ class PassContext:
         def measure() -> Latency:
             with TemporaryDirectory(dir=self.workspace) as folder:
                 session = self.backend.open(self.backend.lower(program, self.target, Path(folder)))
-                return self.target.measure(session, program.example_inputs(batch=1))
+                return _steady(lambda: self.target.measure(session, program.example_inputs(batch=1)))
 
         return self.ledger(program, measure) if self.ledger is not None else measure()
+
+
+def _steady(measure: Callable[[], Latency]) -> Latency:
+    """The fastest of up to three measurements, more than one where the machine was not quiet: noise only adds time."""
+    found = [measure()]
+    while found[-1].warning is not None and len(found) < 3:
+        found.append(measure())
+    return min(found, key=lambda latency: latency.p50)

@@ -29,7 +29,7 @@ class UniformConfig(PassConfig):
     """
 
     latency: str | None = Field(None, description="latency to meet, like 2ms; the build's budget when absent")
-    speedup: float = Field(4.0, gt=1, description="goal when there is no latency budget: teacher's float32 latency over this")
+    speedup: float = Field(4.0, gt=1, description="without a latency budget: the teacher's float32 latency over this")
     margin: float = Field(0.93, gt=0, le=1, description="share of the latency that the student may use")
     depth: bool = Field(True, description="remove blocks")
     width: bool = Field(True, description="remove units of axis groups")
@@ -61,20 +61,20 @@ class UniformSearch(Pass):
     name: ClassVar[str] = "search.uniform"
     requires: ClassVar[frozenset[str]] = frozenset({"canonical"})
     after: ClassVar[tuple[str, ...]] = ("canonicalize",)
-    before: ClassVar[tuple[str, ...]] = ("distill.logits", "fold_batchnorm", "quantize.ptq", "quantize.cast", "quantize.fastest")
+    before: ClassVar[tuple[str, ...]] = ("distill", "fold_batchnorm", "quantize")
     Config: ClassVar[type[PassConfig]] = UniformConfig
 
     def run(self, program: Program, ctx: PassContext) -> PassResult:
         """Slice the Program to the chosen candidate."""
         space = space_of(program)
         ruler = _Ruler(program, ctx)
-        goal = self._goal(ruler, ctx) * self.config.margin
+        wanted = self._goal(ruler, ctx) * self.config.margin
         options = self._options(program, space, ctx)
         if ctx.budget.size is not None:
             options = [o for o in options if ruler.smallest_size(o.bytes) <= ctx.budget.size]
-        if not self._limited(ctx):
-            goal = self._reachable(goal, options, ruler)
         for _ in range(self.config.rounds):
+            # Measurements move what is reachable, so a wish of our own moves along.
+            goal = wanted if self._limited(ctx) else self._reachable(wanted, options, ruler)
             chosen, latency = self._best(options, ruler, goal)
             student = slice_program(program, chosen.candidate.subnet)
             if not ruler.correct(student, chosen.kernels):
@@ -148,7 +148,7 @@ class _Ruler:
 
     def __init__(self, program: Program, ctx: PassContext) -> None:
         self._ctx = ctx
-        self._factor = {precision: 1.0 for precision in ctx.target.precisions}
+        self._factor = dict.fromkeys(ctx.target.precisions, 1.0)
         self._present = ctx.target.present and ctx.backend.installed()
         self.teacher = ctx.latency(program).p50
         if self._present:
