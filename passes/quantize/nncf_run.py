@@ -72,12 +72,15 @@ def _options(settings: Settings) -> dict[str, Any]:
         AdvancedQuantizationParameters,
         AdvancedSmoothQuantParameters,
         OverflowFix,
+        QuantizationParameters,
     )
 
     advanced = AdvancedQuantizationParameters(
         backend_params={"compress_weights": False},
         disable_bias_correction=settings.bias_correction == "none",
         overflow_fix=None if settings.device == "CPU" else OverflowFix.DISABLE,
+        # NNCF would quantize the inputs of depthwise convolutions per channel, which only OpenVINO runs.
+        activations_quantization_params=QuantizationParameters(per_channel=False),
     )
     if not settings.smooth_quant:
         advanced.smooth_quant_alphas = AdvancedSmoothQuantParameters(convolution=-1, matmul=-1)
