@@ -1,5 +1,7 @@
 """Parity figures, verdicts and errors."""
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from torch import Tensor
@@ -86,7 +88,7 @@ class Torch:
     def __init__(self, factor: float) -> None:
         self.factor = factor
 
-    def __call__(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def __call__(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         output = residual()(*inputs)
         assert isinstance(output, Tensor)
         return (output * self.factor,)

@@ -36,7 +36,7 @@ def split_gemms(graph: Any) -> None:
 def quantize_before_relu(graph: Any) -> None:
     """``Quantize(Relu(x))`` becomes ``Max(Quantize(x), 0)`` in integers.
 
-    ONNX Runtime's integer convolution must end in Quantize. Equal because the zero point is zero and rounding is monotonic.
+    ONNX Runtime's integer convolution must end in Quantize. Equal, for the zero point is zero and rounding monotonic.
     """
     import onnx_ir as ir
 

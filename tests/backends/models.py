@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import torch
 import torch.ao.quantization.fx._decomposed
@@ -33,7 +34,8 @@ class Residual(nn.Module):
         x = torch.relu(self.norm(self.stem(image)))
         x = torch.relu(x + self.norm_a(self.a(x)))
         x = torch.relu(self.point(torch.relu(self.depth(x))))
-        return self.head(x.mean((2, 3)))
+        logits: Tensor = self.head(x.mean((2, 3)))
+        return logits
 
 
 class Encoder(nn.Module):
@@ -59,7 +61,8 @@ class Encoder(nn.Module):
         h = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=keep)
         x = x + self.mix(h.transpose(1, 2).reshape(x.shape))
         x = x + self.down(nn.functional.gelu(self.up(self.norm_b(x))))
-        return self.head(x[:, 0])
+        logits: Tensor = self.head(x[:, 0])
+        return logits
 
 
 class TwoInTwoOut(nn.Module):
@@ -193,5 +196,6 @@ def cast(program: Program, dtype: torch.dtype) -> Program:
                 user.replace_input_with(node, entry)
     output = graphs.output_node(graph)
     with graph.inserting_before(output):
-        output.args = (tuple(graph.call_function(aten.to.dtype, (n, torch.float32)) for n in output.args[0]),)
+        results: Any = output.args[0]
+        output.args = (tuple(graph.call_function(aten.to.dtype, (n, torch.float32)) for n in results),)
     return replace(program, graph=graph, state=state, precision=str(dtype).removeprefix("torch."))

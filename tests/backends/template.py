@@ -24,11 +24,14 @@ _FORMS: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Device:
+class _Device:
     """What a backend asks of a target."""
 
     name: str = "host-cpu"
     precisions: tuple[str, ...] = ("float32", "float16", "bfloat16", "int8")
+
+
+Device: Any = _Device  # A fraction of the Target protocol.
 
 
 @cache
