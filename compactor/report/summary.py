@@ -16,8 +16,9 @@ Row = tuple[str, str, str, str]
 def rows(manifest: Manifest) -> list[Row]:
     """Before/after as (what, teacher, student, change)."""
     score, latency, size = manifest.metrics.score, manifest.metrics.latency_ms, manifest.metrics.size_bytes
+    gained = 0.0 - round(score.drop, 2)  # never minus zero
     return [
-        (_score_label(manifest), f"{score.teacher:.2f} %", f"{score.student:.2f} %", f"{0.0 - round(score.drop, 2):+.2f} points"),
+        (_score_label(manifest), f"{score.teacher:.2f} %", f"{score.student:.2f} %", f"{gained:+.2f} points"),
         (
             "latency, batch 1",
             _latency(latency.teacher),
