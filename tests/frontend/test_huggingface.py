@@ -15,8 +15,8 @@ from compactor.frontend.quiet import quiet
 pytest.importorskip("transformers")
 pytest.importorskip("optimum")
 
-WIDTHS = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
-TEXT = {**WIDTHS, "vocab_size": 99, "max_position_embeddings": 40}
+WIDTHS: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+TEXT: dict[str, Any] = {**WIDTHS, "vocab_size": 99, "max_position_embeddings": 40}
 BERT_LABELS = {0: "bad", 1: "fine", 2: "good"}
 
 
