@@ -112,7 +112,8 @@ def student(artifact: Path) -> tuple[Contender, int | None, dict[str, Any]]:
     lowered = Lowered(
         "openvino", artifact / model["folder"], tuple(model["files"]), model["precision"], model["options"]
     )
-    contender = runtime.contender("student", OpenVINOBackend().open(lowered, batch=1).compiled)
+    session: Any = OpenVINOBackend().open(lowered, batch=1)
+    contender = runtime.contender("student", session.compiled)
     shape = contender.request.get_input_tensor(0).shape
     return contender, (shape[1] if len(shape) == 2 else None), manifest
 
