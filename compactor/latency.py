@@ -1,6 +1,6 @@
 """`Latency`: one latency figure that never forgets whether it was measured or predicted."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Basis = Literal["measured", "predicted"]
@@ -23,6 +23,11 @@ class Latency:
     high: float | None = None
     threads: int | None = None
     warning: str | None = None
+
+    def scaled(self, factor: float) -> "Latency":
+        """The same figures times ``factor``, to correct for a machine that has become slower or faster."""
+        times = {k: v * factor for k in ("p50", "p90", "p99", "low", "high") if (v := getattr(self, k)) is not None}
+        return replace(self, **times)
 
     def to_dict(self) -> dict[str, float | int | str]:
         """The figures that are present, for JSON."""

@@ -12,7 +12,10 @@ from torch import Tensor, nn
 
 from benchmarks.coverage.pretrained import Entry
 
-MODULES = {"BartEncoder": "transformers.models.bart.modeling_bart", "WhisperEncoder": "transformers.models.whisper.modeling_whisper"}
+MODULES = {
+    "BartEncoder": "transformers.models.bart.modeling_bart",
+    "WhisperEncoder": "transformers.models.whisper.modeling_whisper",
+}
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, fx
 
-from compactor.ir.axes import Axes, Cluster, Coupling, Ids, Shape, invariant
+from compactor.ir.axes import Axes, Cluster, Coupling, Ids, Shape, at, invariant
 from compactor.ir.graphs import op_name
 from compactor.ir.program import Program
 
@@ -70,7 +70,7 @@ class Analysis:
             self.coupling.pin(cluster.ids, node.name, reason)
             return Axes(axes.shape, axes.without(cluster))
         axis = cluster.dims.index(dim)
-        first = cluster.ids.take(0, axis=axis)
+        first = at(cluster.ids, 0, axis)
         self.coupling.tie(cluster.ids, np.expand_dims(first, axis), node.name)
         rest = Cluster(tuple(d for d in cluster.dims if d != dim), first)
         return Axes(axes.shape, (*axes.without(cluster), rest))
@@ -125,15 +125,13 @@ class Analysis:
                 sizes[letter] = max(sizes.get(letter, 1), axes.shape[d])
         embedded = []
         for axes, names in zip(operands, letters, strict=True):
-            for d, letter in enumerate(names):
+            for d in (d for d, letter in enumerate(names) if letter not in result):
                 cluster = axes.cluster(d)
-                if letter not in result and cluster is not None and len(cluster.dims) > 1:
+                if cluster is not None and len(cluster.dims) > 1:
                     axes = self.fix(axes, d, node, reason or "summed over within a joint axis")
             mapping = {d: order.index(letter) for d, letter in enumerate(names)}
-            shape = [1] * len(order)
-            for d, letter in enumerate(names):
-                shape[mapping[d]] = axes.shape[d]
-            embedded.append(axes.remap(mapping, tuple(shape)))
+            place = {letter: axes.shape[d] for d, letter in enumerate(names)}
+            embedded.append(axes.remap(mapping, tuple(place.get(letter, 1) for letter in order)))
         merged = self.merge(embedded, tuple(sizes[letter] for letter in order), node)
         kept = tuple(c for c in merged.clusters if all(order[d] in result for d in c.dims))
         shape = tuple(sizes[letter] for letter in result)
@@ -160,7 +158,7 @@ class Analysis:
             dims = list(outside)
             for axis in reversed(range(array.ndim)):
                 if invariant(array, axis):
-                    array = array.take(0, axis=axis)
+                    array = at(array, 0, axis)
                     del dims[axis]
             if dims:
                 done.append(Cluster(tuple(dims), array))

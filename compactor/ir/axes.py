@@ -49,6 +49,11 @@ class Axes:
         return Axes(shape, tuple(Cluster(tuple(mapping[d] for d in c.dims), c.ids) for c in self.clusters))
 
 
+def at(ids: Ids, index: int, axis: int) -> Ids:
+    """The labels at one position of an axis, which is gone."""
+    return np.asarray(ids.take(index, axis=axis))
+
+
 def invariant(ids: Ids, axis: int) -> bool:
     """Whether labels do not depend on the position along ``axis``."""
     return bool((ids == ids.take([0], axis=axis)).all())
@@ -127,7 +132,8 @@ class Coupling:
         right = np.concatenate(self._right) if self._right else np.zeros(0, np.int64)
         ones = np.ones(len(left), np.int8)
         matrix = coo_array((ones, (left, right)), shape=(self.size, self.size))
-        return connected_components(matrix, directed=False)[1].astype(np.int64)
+        labels: Ids = connected_components(matrix, directed=False)[1].astype(np.int64)
+        return labels
 
     def edges(self) -> Iterable[tuple[Ids, Ids, str]]:
         """All ties, with the node that made each."""
@@ -138,7 +144,8 @@ class Coupling:
 def project(alive: NDArray[np.bool_], axis: int) -> NDArray[np.bool_]:
     """Which positions along one axis hold anything kept."""
     others: Any = tuple(a for a in range(alive.ndim) if a != axis)
-    return alive.any(axis=others)
+    kept: NDArray[np.bool_] = alive.any(axis=others)
+    return kept
 
 
 def is_product(alive: NDArray[np.bool_]) -> bool:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from os.path import commonprefix
+from itertools import takewhile
 from typing import Any
 
 from torch import Tensor, fx
@@ -96,7 +96,8 @@ def _named(blocks: list[Block]) -> list[Block]:
     named: dict[str, Block] = {}
     for block in blocks:
         parts = [t.split(".")[:-1] for t in block.tensors]
-        name = ".".join(commonprefix(parts)) or block.exit
+        same = takewhile(lambda column: len(set(column)) == 1, zip(*parts, strict=False))
+        name = ".".join(column[0] for column in same) or block.exit
         while name in named:
             name += "+"
         named[name] = Block(name, block.entry, block.exit, block.parameters, block.tensors)

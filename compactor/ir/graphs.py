@@ -1,6 +1,6 @@
 """Small utilities on `torch.fx` graphs, shared by the whole IR."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ def copy_graph(graph: fx.Graph) -> tuple[fx.Graph, dict[fx.Node, fx.Node]]:
     return new, mapping
 
 
-def graph_module(graph: fx.Graph, state: dict[str, Tensor], trainable: Iterable[str] = ()) -> fx.GraphModule:
+def graph_module(graph: fx.Graph, state: Mapping[str, Tensor], trainable: Iterable[str] = ()) -> fx.GraphModule:
     """A runnable module over this graph. Tensors are shared, not copied; ``trainable`` ones become Parameters."""
     root = nn.Module()
     wanted = set(trainable)
@@ -40,7 +40,8 @@ def graph_module(graph: fx.Graph, state: dict[str, Tensor], trainable: Iterable[
 
 def output_node(graph: fx.Graph) -> fx.Node:
     """The graph's output node."""
-    return next(n for n in reversed(graph.nodes) if n.op == "output")
+    node: fx.Node = next(n for n in reversed(graph.nodes) if n.op == "output")
+    return node
 
 
 def placeholders(graph: fx.Graph) -> list[fx.Node]:
@@ -56,6 +57,11 @@ def used_state(graph: fx.Graph) -> list[str]:
 def eliminate_dead(graph: fx.Graph) -> None:
     """Remove nodes without users, inputs and output kept (ATen calls here are pure, asserts are already gone)."""
     graph.eliminate_dead_code(is_impure_node=lambda n: n.op in ("placeholder", "output"))
+
+
+def arguments(node: fx.Node) -> tuple[Any, ...]:
+    """The positional arguments of a call, untyped."""
+    return node.args
 
 
 def argument(node: fx.Node, index: int, name: str, default: Any = None) -> Any:

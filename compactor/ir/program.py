@@ -104,7 +104,9 @@ class Program:
                 for i, (have, want) in enumerate(zip(value.shape, spec.shape, strict=True))
             )
             if not fits or value.dtype != spec.dtype:
-                shape = ", ".join(spec.dynamic[i].name if i in spec.dynamic else str(n) for i, n in enumerate(spec.shape))
+                shape = ", ".join(
+                    spec.dynamic[i].name if i in spec.dynamic else str(n) for i, n in enumerate(spec.shape)
+                )
                 raise InputError(
                     f"input {spec.name!r} has shape {tuple(value.shape)} and dtype {value.dtype}",
                     f"the model takes ({shape}) of {spec.dtype}",
@@ -190,7 +192,7 @@ class Program:
         digest.update(f"{self.outputs} {self.precision} {sorted(self.trainable)}".encode())
         for name, tensor in sorted(self.state.items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(memoryview(tensor.detach().contiguous().flatten().view(torch.uint8).numpy()))
+            digest.update(tensor.detach().contiguous().flatten().view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
     # -- making new Programs ---------------------------------------------------------------------------------------

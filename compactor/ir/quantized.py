@@ -1,7 +1,7 @@
 """The quantize and dequantize operators that int8 Programs use; importing this registers them with torch."""
 
 import torch
-import torch.ao.quantization.fx._decomposed  # noqa: F401
+import torch.ao.quantization.fx._decomposed
 from torch import fx
 
 ops = torch.ops.quantized_decomposed

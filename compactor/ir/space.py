@@ -104,7 +104,9 @@ class SearchSpace:
             if group is None:
                 raise InputError(f"no group {name!r} in this search space", "see `compactor inspect` for the names")
             if not units or min(units) < 0 or max(units) >= group.size:
-                raise InputError(f"group {name!r} cannot keep {list(units)[:8]}", f"keep 1 to {group.size} of 0..{group.size - 1}")
+                raise InputError(
+                    f"group {name!r} cannot keep {list(units)[:8]}", f"keep 1 to {group.size} of 0..{group.size - 1}"
+                )
         for name in dropped:
             if name not in self._block:
                 raise InputError(f"no block {name!r} in this search space", "see `compactor inspect` for the names")
@@ -210,9 +212,9 @@ class SearchSpace:
                 grouped.setdefault(tuple(members), []).append(unit)
         attention, hidden = self._marked()
         groups: list[AxisGroup] = []
-        for members, units in grouped.items():
-            if len(units) > 1:
-                groups.append(self._group_of(members, units, axes, attention, hidden, {g.name for g in groups}))
+        for shared, alike in grouped.items():
+            if len(alike) > 1:
+                groups.append(self._group_of(shared, alike, axes, attention, hidden, {g.name for g in groups}))
         return groups
 
     def _tensor_axes(self) -> list[tuple[str, int, Ids]]:
@@ -308,6 +310,4 @@ def space_of(program: Program) -> SearchSpace:
     if found is None:
         found = SearchSpace(program)
         object.__setattr__(program, "_space", found)
-    return found  # type: ignore[no-any-return]
-
-
+    return found

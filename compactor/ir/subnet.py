@@ -38,4 +38,6 @@ class Subnet:
             kept = {str(k): tuple(int(i) for i in v) for k, v in data["kept"].items()}
             return Subnet.of(str(data["space"]), kept, tuple(str(b) for b in data["dropped"]))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(f"not a subnet: {error!r} in {str(data)[:80]}", "give what Subnet.to_dict() wrote") from error
+            raise InputError(
+                f"not a subnet: {error!r} in {str(data)[:80]}", "give what Subnet.to_dict() wrote"
+            ) from error

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Protocol
 
-from compactor.backend import Backend
+from compactor.backend import Backend, Session
 from compactor.budget import Budget
 from compactor.data import DataSource
 from compactor.latency import Latency
@@ -60,7 +61,8 @@ class PassContext:
     def latency(self, program: "Program") -> Latency:
         """Latency at batch 1 as lowered for the target: measured where the device is present, else predicted.
 
-        Measurements go through the ledger, so that a resumed build takes the same decisions.
+        Measurements are interleaved with the teacher and corrected to its first one, so that a machine whose speed
+        drifts still ranks candidates; they go through the ledger, so that a resumed build takes the same decisions.
         """
         if not (self.target.present and self.backend.installed()):
             return self.target.predict(program.kernels(), native(self.target, program.precision))
@@ -68,14 +70,28 @@ class PassContext:
         def measure() -> Latency:
             with TemporaryDirectory(dir=self.workspace) as folder:
                 session = self.backend.open(self.backend.lower(program, self.target, Path(folder)))
-                return _steady(lambda: self.target.measure(session, program.example_inputs(batch=1)))
+                return _steady(lambda: self._corrected(program, session))
 
         return self.ledger(program, measure) if self.ledger is not None else measure()
 
+    def _corrected(self, program: "Program", session: Session) -> Latency:
+        inputs = program.example_inputs(batch=1)
+        if program is self.teacher:
+            return self.target.measure(session, inputs)
+        known = self.latency(self.teacher).p50
+        found = self.target.compare({"teacher": self._reference, "program": session}, inputs)
+        return found["program"].scaled(known / found["teacher"].p50)
+
+    @cached_property
+    def _reference(self) -> Session:
+        folder = self.workspace / "teacher"
+        folder.mkdir(parents=True, exist_ok=True)
+        return self.backend.open(self.backend.lower(self.teacher, self.target, folder))
+
 
 def _steady(measure: Callable[[], Latency]) -> Latency:
-    """The fastest of up to three measurements, more than one where the machine was not quiet: noise only adds time."""
+    """The median of up to three measurements, more than one where the machine was not quiet."""
     found = [measure()]
     while found[-1].warning is not None and len(found) < 3:
         found.append(measure())
-    return min(found, key=lambda latency: latency.p50)
+    return sorted(found, key=lambda latency: latency.p50)[len(found) // 2]

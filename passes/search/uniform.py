@@ -120,9 +120,7 @@ class UniformSearch(Pass):
         magnitude = {g.name: unit_magnitude(program, space, g) for g in groups}
         steps = round((1 - self.config.smallest) * 16) if self.config.width and groups else 0
         widths = [1 - i / 16 for i in range(steps + 1)]
-        ladder = candidates(
-            space, damage, magnitude, widths=widths, depth=bool(damage), multiple=self.config.multiple
-        )
+        ladder = candidates(space, damage, magnitude, widths=widths, depth=bool(damage), multiple=self.config.multiple)
         options = []
         for candidate in {c.subnet: c for c in ladder}.values():
             cost = space.cost(candidate.subnet)

@@ -23,7 +23,9 @@ def test_transformers_have_heads_ffn_hidden_and_depth(name: str) -> None:
     assert len(space.blocks) == 2 * TRANSFORMERS[name]
 
 
-@pytest.mark.parametrize("name", ["resnet_a", "resnet_b", "resnet_bottleneck", "mobilenet_v2", "mobilenet_v3", "convnext"])
+@pytest.mark.parametrize(
+    "name", ["resnet_a", "resnet_b", "resnet_bottleneck", "mobilenet_v2", "mobilenet_v3", "convnext"]
+)
 def test_cnns_have_channels_and_blocks(name: str) -> None:
     space = space_of(program(name))
     assert "channels" in kinds(space)

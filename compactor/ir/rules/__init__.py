@@ -23,7 +23,18 @@ if TYPE_CHECKING:
     Rewrite = Callable[[fx.Node, fx.Node, Resize], None]
     Masked = Callable[[fx.Node, fx.Node, Masking], None]
 
-_FAMILIES = ("attention", "contraction", "convolution", "creation", "indexing", "joining", "norm", "pointwise", "reduction", "view")
+_FAMILIES = (
+    "attention",
+    "contraction",
+    "convolution",
+    "creation",
+    "indexing",
+    "joining",
+    "norm",
+    "pointwise",
+    "reduction",
+    "view",
+)
 _RULES: "dict[str, Rule]" = {}
 _REWRITES: "dict[str, Rewrite]" = {}
 _MASKED: "dict[str, Masked]" = {}

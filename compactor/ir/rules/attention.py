@@ -5,7 +5,7 @@ from torch import fx
 
 from compactor.ir.analysis import Analysis, AxesTree
 from compactor.ir.axes import Axes
-from compactor.ir.graphs import argument
+from compactor.ir.graphs import argument, arguments
 from compactor.ir.rules import rule
 from compactor.ir.rules.view import take
 
@@ -13,7 +13,7 @@ from compactor.ir.rules.view import take
 @rule("scaled_dot_product_attention")
 def attention(node: fx.Node, analysis: Analysis) -> AxesTree:
     """query (..., h, t, d), key (..., g, s, d), value (..., g, s, v); with grouped queries g divides h."""
-    query, key, value = (_within_heads(analysis.of(n), node, analysis) for n in node.args[:3])
+    query, key, value = (_within_heads(analysis.of(n), node, analysis) for n in arguments(node)[:3])
     heads, groups = _heads(query), _heads(key)
     if heads != groups and len(query.shape) > 3:
         key, value = (_repeat(axes, heads // groups) for axes in (key, value))

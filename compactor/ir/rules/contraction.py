@@ -5,7 +5,7 @@ import string
 from torch import fx
 
 from compactor.ir.analysis import Analysis, AxesTree
-from compactor.ir.graphs import op_name
+from compactor.ir.graphs import arguments, op_name
 from compactor.ir.masking import Masking
 from compactor.ir.rules import masked, rule
 
@@ -13,18 +13,18 @@ from compactor.ir.rules import masked, rule
 @rule("linear")
 def linear(node: fx.Node, analysis: Analysis) -> AxesTree:
     """(..., k) with weight (n, k) and bias (n,)."""
-    x, weight = analysis.of(node.args[0]), analysis.of(node.args[1])
+    x, weight = analysis.of(arguments(node)[0]), analysis.of(arguments(node)[1])
     lead = string.ascii_uppercase[: len(x.shape) - 1]
     result = analysis.contract([x, weight], [lead + "k", "nk"], lead + "n", node)
-    if len(node.args) > 2 and isinstance(node.args[2], fx.Node):
-        analysis.tie(result, -1, analysis.of(node.args[2]), 0, node, "its bias")
+    if len(arguments(node)) > 2 and isinstance(arguments(node)[2], fx.Node):
+        analysis.tie(result, -1, analysis.of(arguments(node)[2]), 0, node, "its bias")
     return result
 
 
 @rule("matmul", "bmm", "mm", "mv", "dot")
 def matmul(node: fx.Node, analysis: Analysis) -> AxesTree:
     """(..., m, k) with (..., k, n); leading dimensions broadcast."""
-    a, b = analysis.of(node.args[0]), analysis.of(node.args[1])
+    a, b = analysis.of(arguments(node)[0]), analysis.of(arguments(node)[1])
     left, right, result = _letters(len(a.shape), len(b.shape))
     return analysis.contract([a, b], [left, right], result, node)
 
@@ -32,17 +32,17 @@ def matmul(node: fx.Node, analysis: Analysis) -> AxesTree:
 @rule("addmm", "baddbmm")
 def addmm(node: fx.Node, analysis: Analysis) -> AxesTree:
     """A matrix product plus a broadcast term."""
-    a, b = analysis.of(node.args[1]), analysis.of(node.args[2])
+    a, b = analysis.of(arguments(node)[1]), analysis.of(arguments(node)[2])
     left, right, result = _letters(len(a.shape), len(b.shape))
     product = analysis.contract([a, b], [left, right], result, node)
-    return analysis.merge([product, analysis.of(node.args[0])], analysis.shape(node), node)
+    return analysis.merge([product, analysis.of(arguments(node)[0])], analysis.shape(node), node)
 
 
 @rule("einsum")
 def einsum(node: fx.Node, analysis: Analysis) -> AxesTree:
     """Any Einstein sum without repeated letters in one operand."""
-    equation = str(node.args[0]).replace(" ", "")
-    operands = [analysis.of(n) for n in node.args[1]]  # type: ignore[union-attr]
+    equation = str(arguments(node)[0]).replace(" ", "")
+    operands = [analysis.of(n) for n in arguments(node)[1]]
     inputs, _, result = equation.partition("->")
     letters = inputs.split(",")
     if "..." in equation or any(len(set(names)) < len(names) for names in letters) or "->" not in equation:
@@ -63,10 +63,8 @@ def _letters(left: int, right: int) -> tuple[str, str, str]:
 def mask_contraction(old: fx.Node, new: fx.Node, masking: Masking) -> None:
     """Removed indices of a summed axis must contribute nothing, whatever an activation made of their zeros."""
     if op_name(old) == "einsum":
-        operands = list(new.args[1])  # type: ignore[arg-type]
-        operands[0] = masking.zeroed(old.args[1][0], operands[0], new)  # type: ignore[index]
+        operands = list(arguments(new)[1])
+        operands[0] = masking.zeroed(arguments(old)[1][0], operands[0], new)
         new.update_arg(1, operands)
     else:
-        new.update_arg(0, masking.zeroed(old.args[0], new.args[0], new))  # type: ignore[arg-type]
-
-
+        new.update_arg(0, masking.zeroed(arguments(old)[0], arguments(new)[0], new))

@@ -5,7 +5,7 @@ from torch import fx
 
 from compactor.ir.analysis import Analysis, AxesTree
 from compactor.ir.axes import Axes, Cluster
-from compactor.ir.graphs import argument, op_name, set_argument
+from compactor.ir.graphs import argument, arguments, op_name, set_argument
 from compactor.ir.rules import rewrite, rule
 from compactor.ir.slicing import Resize
 
@@ -16,7 +16,7 @@ _TRANSPOSED = ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 @rule(*_CONVOLUTIONS, *_TRANSPOSED, "convolution")
 def convolution(node: fx.Node, analysis: Analysis) -> AxesTree:
     """(n, c, ...) with weight (out, c / groups, ...), or (c, out / groups, ...) when transposed."""
-    x, weight, shape = analysis.of(node.args[0]), analysis.of(node.args[1]), analysis.shape(node)
+    x, weight, shape = analysis.of(arguments(node)[0]), analysis.of(arguments(node)[1]), analysis.shape(node)
     if len(shape) != len(weight.shape):
         analysis.pin_all([x, weight], node, "a convolution without a batch dimension")
         return Axes(shape)
@@ -58,7 +58,7 @@ def _grouped(node: fx.Node, analysis: Analysis, x: Axes, weight: Axes, groups: i
         analysis.pin_all([x, weight], node, reason)
         return None
     out = weight.cluster(0)
-    assert out is not None  # noqa: S101 - out channels are a multiple of groups > 1, so the axis is labelled
+    assert out is not None
     before, after = channels.ids.reshape(groups, -1), out.ids.reshape(groups, -1)
     if groups >= min(before.shape[1], after.shape[1]):
         unit = before[:, :1]
@@ -78,7 +78,7 @@ def _grouped(node: fx.Node, analysis: Analysis, x: Axes, weight: Axes, groups: i
 def resize_groups(old: fx.Node, new: fx.Node, resize: Resize) -> None:
     """The number of groups is what the channels leave."""
     if _groups(old) > 1 and not _transposed(old):
-        channels, per_group = resize.new_shape(old.args[0])[1], resize.new_shape(old.args[1])[1]
+        channels, per_group = resize.new_shape(arguments(old)[0])[1], resize.new_shape(arguments(old)[1])[1]
         set_argument(new, 8 if op_name(old) == "convolution" else 6, "groups", channels // per_group)
 
 
@@ -93,7 +93,7 @@ def pool(node: fx.Node, analysis: Analysis) -> AxesTree:
     """Channels pass, space is fixed."""
     value = analysis.program.values[node]
     shapes = [tuple(v.shape) for v in value] if isinstance(value, (tuple, list)) else [tuple(value.shape)]
-    x = analysis.of(node.args[0])
+    x = analysis.of(arguments(node)[0])
     if op_name(node) == "im2col":
         return _unfold(node, analysis, x, shapes[0])
     for d in range(2, len(x.shape)):

@@ -6,7 +6,7 @@ from torch import fx
 
 from compactor.ir.analysis import Analysis, AxesTree, fixed
 from compactor.ir.axes import Axes, Cluster
-from compactor.ir.graphs import op_name
+from compactor.ir.graphs import arguments, op_name
 from compactor.ir.rules import rewrite, rule
 from compactor.ir.rules.view import resized
 from compactor.ir.slicing import Resize
@@ -22,7 +22,7 @@ def positions(node: fx.Node, analysis: Analysis) -> AxesTree:
 def constant(node: fx.Node, analysis: Analysis) -> AxesTree:
     """All values alike: a literal size is free to follow whatever it meets."""
     shape = analysis.shape(node)
-    sizes: list[Any] = list(node.args[_position(node)])  # type: ignore[arg-type]
+    sizes: list[Any] = list(arguments(node)[_position(node)])
     free = [d for d, size in enumerate(sizes) if isinstance(size, int) and size > 1]
     return Axes(shape, tuple(Cluster((d,), analysis.coupling.fresh(shape[d])) for d in free))
 
@@ -31,7 +31,7 @@ def constant(node: fx.Node, analysis: Analysis) -> AxesTree:
 def resize_constant(old: fx.Node, new: fx.Node, resize: Resize) -> None:
     """Literal sizes follow the result's own."""
     position = _position(old)
-    old_sizes, new_sizes = list(old.args[position]), list(new.args[position])  # type: ignore[arg-type]
+    old_sizes, new_sizes = list(arguments(old)[position]), list(arguments(new)[position])
     new.update_arg(position, resized(old_sizes, new_sizes, old, resize))
 
 

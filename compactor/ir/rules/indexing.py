@@ -6,14 +6,14 @@ from torch import fx
 
 from compactor.ir.analysis import Analysis, AxesTree
 from compactor.ir.axes import Axes
-from compactor.ir.graphs import argument, op_name
+from compactor.ir.graphs import argument, arguments, op_name
 from compactor.ir.rules import rule
 
 
 @rule("embedding")
 def embedding(node: fx.Node, analysis: Analysis) -> AxesTree:
     """Rows are looked up, so all must stay; columns follow the hidden axis."""
-    table, indices = analysis.of(node.args[0]), analysis.of(node.args[1])
+    table, indices = analysis.of(arguments(node)[0]), analysis.of(arguments(node)[1])
     table = analysis.fix(table, 0, node, "its rows are looked up by index")
     analysis.pin_all(indices, node, "it is used as an index")
     shape = analysis.shape(node)
@@ -23,8 +23,8 @@ def embedding(node: fx.Node, analysis: Analysis) -> AxesTree:
 @rule("index", "_unsafe_index")
 def index(node: fx.Node, analysis: Analysis) -> AxesTree:
     """Indexed dimensions must stay whole; the others pass when the indexed ones stand together."""
-    x, shape = analysis.of(node.args[0]), analysis.shape(node)
-    indices: list[Any] = list(node.args[1])  # type: ignore[arg-type]
+    x, shape = analysis.of(arguments(node)[0]), analysis.shape(node)
+    indices: list[Any] = list(arguments(node)[1])
     used = [d for d, i in enumerate(indices) if i is not None]
     for n in indices:
         if n is not None:
@@ -43,7 +43,7 @@ def index(node: fx.Node, analysis: Analysis) -> AxesTree:
 @rule("index_select", "gather", "take_along_dim", "scatter", "scatter_add", "index_put", "index_add")
 def looked_up(node: fx.Node, analysis: Analysis) -> AxesTree:
     """``index_select`` fixes one dimension; the others need everything."""
-    x = analysis.of(node.args[0])
+    x = analysis.of(arguments(node)[0])
     if op_name(node) == "index_select":
         x = analysis.fix(x, int(argument(node, 1, "dim")), node, "it is indexed by a tensor")
         return Axes(analysis.shape(node), x.clusters)
@@ -55,7 +55,7 @@ def looked_up(node: fx.Node, analysis: Analysis) -> AxesTree:
 @rule("triu", "tril")
 def triangle(node: fx.Node, analysis: Analysis) -> AxesTree:
     """The last two dimensions are positions."""
-    x = analysis.of(node.args[0])
+    x = analysis.of(arguments(node)[0])
     for d in (-2, -1):
         x = analysis.fix(x, d, node, "a triangle depends on positions")
     return x

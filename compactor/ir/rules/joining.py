@@ -7,8 +7,8 @@ import numpy as np
 from torch import fx
 
 from compactor.ir.analysis import Analysis, AxesTree
-from compactor.ir.axes import Axes, Cluster, Ids
-from compactor.ir.graphs import argument, aten, op_name
+from compactor.ir.axes import Axes, Cluster, Ids, at
+from compactor.ir.graphs import argument, arguments, aten, op_name
 from compactor.ir.rules import rewrite, rule
 from compactor.ir.rules.view import take
 from compactor.ir.slicing import Resize
@@ -19,7 +19,7 @@ def cat(node: fx.Node, analysis: Analysis) -> AxesTree:
     """Labels follow each other along one dimension and are tied along the others."""
     shape = analysis.shape(node)
     dim = int(argument(node, 1, "dim", 0)) % len(shape)
-    parts = [analysis.of(n) for n in node.args[0] if len(analysis.shape(n)) == len(shape)]  # type: ignore[union-attr]
+    parts = [analysis.of(n) for n in arguments(node)[0] if len(analysis.shape(n)) == len(shape)]
     joint = [c.dims if (c := part.cluster(dim)) is not None else () for part in parts]
     if len({frozenset(dims) for dims in joint}) == 1 and len(joint[0]) > 1:
         return _joint_cat(parts, dim, shape)
@@ -33,11 +33,11 @@ def cat(node: fx.Node, analysis: Analysis) -> AxesTree:
 
 def _joint_cat(parts: list[Axes], dim: int, shape: tuple[int, ...]) -> Axes:
     first = parts[0].cluster(dim)
-    assert first is not None  # noqa: S101 - the caller saw a cluster in every part
+    assert first is not None
     arrays = []
     for part in parts:
         cluster = part.cluster(dim)
-        assert cluster is not None  # noqa: S101
+        assert cluster is not None
         arrays.append(cluster.ids.transpose([cluster.dims.index(d) for d in first.dims]))
     ids = np.concatenate(arrays, axis=first.dims.index(dim))
     return Axes(shape, (*parts[0].without(first), Cluster(first.dims, ids)))
@@ -64,7 +64,7 @@ def stack(node: fx.Node, analysis: Analysis) -> AxesTree:
     shape = analysis.shape(node)
     dim = int(argument(node, 1, "dim", 0)) % len(shape)
     merged = analysis.merge(
-        [analysis.of(n) for n in node.args[0]],  # type: ignore[union-attr]
+        [analysis.of(n) for n in arguments(node)[0]],
         shape[:dim] + shape[dim + 1 :],
         node,
     )
@@ -74,7 +74,7 @@ def stack(node: fx.Node, analysis: Analysis) -> AxesTree:
 @rule("split", "split_with_sizes", "chunk", "tensor_split")
 def split(node: fx.Node, analysis: Analysis) -> AxesTree:
     """Consecutive runs of one dimension."""
-    x = analysis.of(node.args[0])
+    x = analysis.of(arguments(node)[0])
     dim = int(argument(node, 2, "dim", 0)) % len(x.shape)
     parts: list[AxesTree] = []
     start = 0
@@ -92,17 +92,17 @@ def _run(start: int, size: int) -> Callable[[int], Ids]:
 @rewrite("split", "split_with_sizes", "chunk", "tensor_split")
 def resize_split(old: fx.Node, new: fx.Node, resize: Resize) -> None:
     """Literal sizes of the runs."""
-    dim = int(argument(old, 2, "dim", 0)) % len(resize.old_shape(old.args[0]))
+    dim = int(argument(old, 2, "dim", 0)) % len(resize.old_shape(arguments(old)[0]))
     sizes = [shape[dim] for shape in resize.new_shapes(old)]
     if sizes != [shape[dim] for shape in resize.old_shapes(old)]:
         new.target = aten.split_with_sizes.default
-        new.args, new.kwargs = (new.args[0], sizes, dim), {}
+        new.args, new.kwargs = (arguments(new)[0], sizes, dim), {}
 
 
 @rule("unbind", "select")
 def select(node: fx.Node, analysis: Analysis) -> AxesTree:
     """One index of a dimension, which must therefore stay whole."""
-    x = analysis.of(node.args[0])
+    x = analysis.of(arguments(node)[0])
     dim = int(argument(node, 1, "dim", 0)) % len(x.shape)
     back = {d: d if d < dim else d - 1 for d in range(len(x.shape)) if d != dim}
     shape = x.shape[:dim] + x.shape[dim + 1 :]
@@ -111,18 +111,18 @@ def select(node: fx.Node, analysis: Analysis) -> AxesTree:
         axis = cluster.dims.index(dim)
         analysis.coupling.tie(cluster.ids, cluster.ids.take([0], axis=axis), node.name)
         dims = tuple(d for d in cluster.dims if d != dim)
-        pieces = [cluster.ids.take(i, axis=axis) for i in range(x.shape[dim])]
+        pieces = [at(cluster.ids, i, axis) for i in range(x.shape[dim])]
         picked = [Axes(x.shape, (*x.without(cluster), Cluster(dims, p))).remap(back, shape) for p in pieces]
     else:
         x = analysis.fix(x, dim, node, "single indices of it are used")
         picked = [x.remap(back, shape)] * x.shape[dim]
-    return list(picked) if op_name(node) == "unbind" else picked[int(node.args[2]) % len(picked)]  # type: ignore[arg-type]
+    return list(picked) if op_name(node) == "unbind" else picked[int(arguments(node)[2]) % len(picked)]
 
 
 @rule("slice", "narrow")
 def cut(node: fx.Node, analysis: Analysis) -> AxesTree:
     """A run of one dimension; with a step, or an end that follows the batch, the dimension must stay whole."""
-    x, shape = analysis.of(node.args[0]), analysis.shape(node)
+    x, shape = analysis.of(arguments(node)[0]), analysis.shape(node)
     dim = int(argument(node, 1, "dim", 0)) % len(x.shape)
     start, step = bounds(node)
     if shape[dim] == x.shape[dim]:
@@ -146,21 +146,21 @@ def bounds(node: fx.Node) -> tuple[int | None, int]:
 @rewrite("slice", "narrow")
 def resize_cut(old: fx.Node, new: fx.Node, resize: Resize) -> None:
     """Start and end count what is kept before them."""
-    dim = int(argument(old, 1, "dim", 0)) % len(resize.old_shape(old.args[0]))
-    alive = resize.alive(old.args[0], dim)
+    dim = int(argument(old, 1, "dim", 0)) % len(resize.old_shape(arguments(old)[0]))
+    alive = resize.alive(arguments(old)[0], dim)
     start, step = bounds(old)
     if alive is None or alive.all() or start is None or step != 1:
         return
     start = start % len(alive) if start < 0 else start
     first, size = int(alive[:start].sum()), resize.new_shape(old)[dim]
     end = first + size if op_name(old) == "slice" else size
-    new.args, new.kwargs = (new.args[0], dim, first, end), {}
+    new.args, new.kwargs = (arguments(new)[0], dim, first, end), {}
 
 
 @rule("pad", "constant_pad_nd")
 def pad(node: fx.Node, analysis: Analysis) -> AxesTree:
     """Padding of a prunable dimension is new indices, free to follow whatever they meet."""
-    x, shape = analysis.of(node.args[0]), analysis.shape(node)
+    x, shape = analysis.of(arguments(node)[0]), analysis.shape(node)
     for d, before, after in padding(node, len(shape)):
         x = analysis.alone(x, d, node, "it is padded")
         cluster = x.cluster(d)
@@ -177,7 +177,7 @@ def pad(node: fx.Node, analysis: Analysis) -> AxesTree:
 
 def padding(node: fx.Node, rank: int) -> list[tuple[int, int, int]]:
     """(dimension, before, after) for every padded dimension."""
-    amounts: Any = node.args[1]
+    amounts: Any = arguments(node)[1]
     pairs = zip(amounts[::2], amounts[1::2], strict=True)
     return [(rank - 1 - i, int(a), int(b)) for i, (a, b) in enumerate(pairs)]
 
@@ -189,7 +189,7 @@ def _constant(node: fx.Node) -> bool:
 @rewrite("pad", "constant_pad_nd")
 def resize_pad(old: fx.Node, new: fx.Node, resize: Resize) -> None:
     """Padding that is removed is not padded."""
-    amounts: list[Any] = list(new.args[1])  # type: ignore[arg-type]
+    amounts: list[Any] = list(arguments(new)[1])
     for i, (d, before, after) in enumerate(padding(old, len(resize.old_shape(old)))):
         alive = resize.alive(old, d)
         if alive is not None and (before, after) != (0, 0):
@@ -201,7 +201,7 @@ def resize_pad(old: fx.Node, new: fx.Node, resize: Resize) -> None:
 @rule("flip", "roll")
 def moved(node: fx.Node, analysis: Analysis) -> AxesTree:
     """Indices change places along a dimension; a prunable one must stay whole."""
-    x = analysis.of(node.args[0])
+    x = analysis.of(arguments(node)[0])
     dims: Any = argument(node, 2 if op_name(node) == "roll" else 1, "dims", ())
     for d in ([dims] if isinstance(dims, int) else dims) or range(len(x.shape)):
         x = analysis.fix(x, d, node, f"{op_name(node)} moves its indices")

@@ -5,7 +5,7 @@ import torch
 from torch import fx
 
 from compactor.ir.analysis import Analysis, AxesTree
-from compactor.ir.graphs import argument, aten
+from compactor.ir.graphs import argument, arguments, aten
 from compactor.ir.masking import Masking
 from compactor.ir.rules import masked, rewrite, rule
 from compactor.ir.slicing import Resize
@@ -14,8 +14,8 @@ from compactor.ir.slicing import Resize
 @rule("batch_norm", "instance_norm", "_native_batch_norm_legit_no_training")
 def batch_norm(node: fx.Node, analysis: Analysis) -> AxesTree:
     """Weight, bias and running statistics follow the channels."""
-    x = analysis.alone(analysis.of(node.args[0]), 1, node, "it is normalised per channel")
-    for parameter in node.args[1:5]:
+    x = analysis.alone(analysis.of(arguments(node)[0]), 1, node, "it is normalised per channel")
+    for parameter in arguments(node)[1:5]:
         if isinstance(parameter, fx.Node):
             analysis.tie(x, 1, analysis.of(parameter), 0, node, "statistics of a fixed axis")
     return x
@@ -24,13 +24,13 @@ def batch_norm(node: fx.Node, analysis: Analysis) -> AxesTree:
 @rule("layer_norm", "rms_norm")
 def layer_norm(node: fx.Node, analysis: Analysis) -> AxesTree:
     """Weight and bias follow the normalised dimensions."""
-    x = analysis.of(node.args[0])
-    count = len(node.args[1])  # type: ignore[arg-type]
+    x = analysis.of(arguments(node)[0])
+    count = len(arguments(node)[1])
     for d in range(len(x.shape) - count, len(x.shape)):
         cluster = x.cluster(d)
         if cluster is not None and len(cluster.dims) > 1:
             x = analysis.fix(x, d, node, "it is normalised within each unit")
-    for parameter in node.args[2:4]:
+    for parameter in arguments(node)[2:4]:
         if isinstance(parameter, fx.Node):
             weight = analysis.of(parameter)
             for d in range(count):
@@ -41,17 +41,17 @@ def layer_norm(node: fx.Node, analysis: Analysis) -> AxesTree:
 @rewrite("layer_norm", "rms_norm")
 def resize_layer_norm(old: fx.Node, new: fx.Node, resize: Resize) -> None:
     """``normalized_shape`` is the end of the input's shape."""
-    count = len(old.args[1])  # type: ignore[arg-type]
+    count = len(arguments(old)[1])
     new.update_arg(1, list(resize.new_shape(old)[-count:]))
 
 
 @masked("layer_norm", "rms_norm")
 def mask_layer_norm(old: fx.Node, new: fx.Node, masking: Masking) -> None:
     """Mean and variance over kept indices only."""
-    count = len(old.args[1])  # type: ignore[arg-type]
+    count = len(arguments(old)[1])
     rank = len(masking.shape(old))
     dims = list(range(rank - count, rank))
-    mask = masking.mask(old.args[0], dims)
+    mask = masking.mask(arguments(old)[0], dims)
     if mask is None:
         return
     weight, bias = argument(new, 2, "weight"), None
@@ -75,39 +75,39 @@ def mask_layer_norm(old: fx.Node, new: fx.Node, masking: Masking) -> None:
 @rule("group_norm")
 def group_norm(node: fx.Node, analysis: Analysis) -> AxesTree:
     """Whole groups are removed where there are many; the same channels of every group where there are few."""
-    x = analysis.alone(analysis.of(node.args[0]), 1, node, "it is normalised per group")
-    for parameter in node.args[2:4]:
+    x = analysis.alone(analysis.of(arguments(node)[0]), 1, node, "it is normalised per group")
+    for parameter in arguments(node)[2:4]:
         if isinstance(parameter, fx.Node):
             analysis.tie(x, 1, analysis.of(parameter), 0, node, "it normalises a fixed axis")
     cluster = x.cluster(1)
     if cluster is not None:
-        ids = cluster.ids.reshape(int(node.args[1]), -1)  # type: ignore[arg-type]
+        ids = cluster.ids.reshape(int(arguments(node)[1]), -1)
         analysis.coupling.tie(ids, ids[:, :1] if ids.shape[0] >= ids.shape[1] else ids[:1], node.name)
     return x
 
 
 def _whole_groups(node: fx.Node, channels: int) -> bool:
-    groups = int(node.args[1])  # type: ignore[arg-type]
+    groups = int(arguments(node)[1])
     return groups >= channels // groups
 
 
 @rewrite("group_norm")
 def resize_group_norm(old: fx.Node, new: fx.Node, resize: Resize) -> None:
     """Fewer groups, or the same number of smaller ones."""
-    before, after = resize.old_shape(old.args[0])[1], resize.new_shape(old.args[0])[1]
+    before, after = resize.old_shape(arguments(old)[0])[1], resize.new_shape(arguments(old)[0])[1]
     if _whole_groups(old, before):
-        new.update_arg(1, after // (before // int(old.args[1])))  # type: ignore[arg-type]
+        new.update_arg(1, after // (before // int(arguments(old)[1])))
 
 
 @masked("group_norm")
 def mask_group_norm(old: fx.Node, new: fx.Node, masking: Masking) -> None:
     """Statistics change only where channels within a group are removed: then per group over kept channels."""
     shape = masking.shape(old)
-    alive = masking.alive(old.args[0], 1)
+    alive = masking.alive(arguments(old)[0], 1)
     if _whole_groups(old, shape[1]) or alive is None or alive.all():
         return
-    groups = int(old.args[1])  # type: ignore[arg-type]
-    graph, args = masking.graph, new.args
+    groups = int(arguments(old)[1])
+    graph, args = masking.graph, arguments(new)
     per_group = alive.reshape(groups, -1)
     with graph.inserting_before(new):
         split = graph.call_function(aten.unflatten.int, (args[0], 1, [groups, -1]))
@@ -124,4 +124,3 @@ def mask_group_norm(old: fx.Node, new: fx.Node, masking: Masking) -> None:
                 result = graph.call_function(op, (result, view))
     new.replace_all_uses_with(result)
     graph.erase_node(new)
-

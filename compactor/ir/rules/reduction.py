@@ -6,7 +6,7 @@ from torch import fx
 
 from compactor.ir.analysis import Analysis, AxesTree, fixed
 from compactor.ir.axes import Axes, Cluster
-from compactor.ir.graphs import argument, aten, op_name
+from compactor.ir.graphs import argument, arguments, aten, op_name
 from compactor.ir.masking import Masking
 from compactor.ir.rules import masked, rule
 
@@ -18,8 +18,37 @@ def summed(node: fx.Node, analysis: Analysis) -> AxesTree:
 
 
 @rule(
-    *"""amax amin max min argmax argmin var std var_mean std_mean prod any all median mode logsumexp count_nonzero
-    topk sort argsort cumsum cumprod softmax log_softmax _softmax _log_softmax normalize glu diff""".split()
+    *[
+        "amax",
+        "amin",
+        "max",
+        "min",
+        "argmax",
+        "argmin",
+        "var",
+        "std",
+        "var_mean",
+        "std_mean",
+        "prod",
+        "any",
+        "all",
+        "median",
+        "mode",
+        "logsumexp",
+        "count_nonzero",
+        "topk",
+        "sort",
+        "argsort",
+        "cumsum",
+        "cumprod",
+        "softmax",
+        "log_softmax",
+        "_softmax",
+        "_log_softmax",
+        "normalize",
+        "glu",
+        "diff",
+    ]
 )
 def whole(node: fx.Node, analysis: Analysis) -> AxesTree:
     """The op needs every index of the axis it works along."""
@@ -41,9 +70,9 @@ def reduced_dims(node: fx.Node, rank: int) -> list[int]:
 
 def reduced(node: fx.Node, analysis: Analysis, reason: str) -> AxesTree:
     """Labels after a reduction, or unchanged ones where the shape stays."""
-    x = analysis.of(node.args[0])
-    if op_name(node) in ("max", "min") and len(node.args) > 1 and isinstance(node.args[1], fx.Node):
-        return analysis.merge([x, analysis.of(node.args[1])], analysis.shape(node), node)
+    x = analysis.of(arguments(node)[0])
+    if op_name(node) in ("max", "min") and len(arguments(node)) > 1 and isinstance(arguments(node)[1], fx.Node):
+        return analysis.merge([x, analysis.of(arguments(node)[1])], analysis.shape(node), node)
     dims = reduced_dims(node, len(x.shape))
     for d in dims:
         cluster = x.cluster(d)
@@ -64,7 +93,7 @@ def _left(x: Axes, dims: list[int], shape: tuple[int, ...]) -> Axes:
 
 
 def _glu(node: fx.Node, analysis: Analysis) -> AxesTree:
-    x = analysis.of(node.args[0])
+    x = analysis.of(arguments(node)[0])
     dim = int(argument(node, 1, "dim", -1)) % len(x.shape)
     x = analysis.alone(x, dim, node, "it is gated by its other half")
     cluster = x.cluster(dim)
@@ -78,13 +107,13 @@ def _glu(node: fx.Node, analysis: Analysis) -> AxesTree:
 @masked("mean", "sum", "linalg_vector_norm", "norm")
 def mask_sum(old: fx.Node, new: fx.Node, masking: Masking) -> None:
     """Removed indices count neither in the sum nor in the mean's divisor."""
-    shape = masking.shape(old.args[0])
+    shape = masking.shape(arguments(old)[0])
     dims = reduced_dims(old, len(shape))
-    mask = masking.mask(old.args[0], dims)
+    mask = masking.mask(arguments(old)[0], dims)
     if mask is None:
         return
-    new.update_arg(0, masking.zeroed(old.args[0], new.args[0], new))
+    new.update_arg(0, masking.zeroed(arguments(old)[0], arguments(new)[0], new))
     if op_name(old) == "mean":
         with masking.graph.inserting_after(new):
-            scaled = masking.graph.call_function(aten.mul.Tensor, (new, masking.share(old.args[0], dims)))
+            scaled = masking.graph.call_function(aten.mul.Tensor, (new, masking.share(arguments(old)[0], dims)))
         new.replace_all_uses_with(scaled, delete_user_cb=lambda user: user is not scaled)

@@ -7,7 +7,7 @@ from torch import fx
 
 from compactor.ir.analysis import Analysis, AxesTree
 from compactor.ir.axes import Axes, Cluster
-from compactor.ir.graphs import op_name
+from compactor.ir.graphs import arguments, op_name
 from compactor.ir.rules import rewrite, rule
 from compactor.ir.slicing import Resize
 
@@ -15,20 +15,20 @@ from compactor.ir.slicing import Resize
 @rule("view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze", "view_as", "reshape_as")
 def reshape(node: fx.Node, analysis: Analysis) -> AxesTree:
     """Same elements in the same order under another shape."""
-    return analysis.reshape(analysis.of(node.args[0]), analysis.shape(node), node)
+    return analysis.reshape(analysis.of(arguments(node)[0]), analysis.shape(node), node)
 
 
 @rewrite("view", "reshape", "_unsafe_view", "expand")
 def resize_view(old: fx.Node, new: fx.Node, resize: Resize) -> None:
     """Literal sizes follow the result's own sizes."""
-    new.update_arg(1, resized(list(old.args[1]), list(new.args[1]), old, resize))  # type: ignore[arg-type]
+    new.update_arg(1, resized(list(arguments(old)[1]), list(arguments(new)[1]), old, resize))
 
 
 @rewrite("unflatten")
 def resize_unflatten(old: fx.Node, new: fx.Node, resize: Resize) -> None:
     """Literal sizes of the dimensions that one was split into."""
-    sizes: list[Any] = list(new.args[2])  # type: ignore[arg-type]
-    first = int(old.args[1]) % len(resize.old_shape(old.args[0]))  # type: ignore[arg-type, call-overload]
+    sizes: list[Any] = list(arguments(new)[2])
+    first = int(arguments(old)[1]) % len(resize.old_shape(arguments(old)[0]))
     for i, size in enumerate(sizes):
         if isinstance(size, int) and size != -1:
             sizes[i] = resize.new_shape(old)[first + i]
@@ -48,7 +48,7 @@ def resized(old_sizes: list[Any], new_sizes: list[Any], old: fx.Node, resize: Re
 @rule("permute", "transpose", "t", "movedim", "numpy_T", "swapaxes", "adjoint", "mT")
 def permute(node: fx.Node, analysis: Analysis) -> AxesTree:
     """Dimensions change places."""
-    axes = analysis.of(node.args[0])
+    axes = analysis.of(arguments(node)[0])
     order = _order(node, len(axes.shape))
     return axes.remap({source: d for d, source in enumerate(order)}, analysis.shape(node))
 
@@ -57,22 +57,22 @@ def _order(node: fx.Node, rank: int) -> list[int]:
     dims = list(range(rank))
     name = op_name(node)
     if name == "permute":
-        return [int(d) % rank for d in node.args[1]]  # type: ignore[union-attr]
+        return [int(d) % rank for d in arguments(node)[1]]
     if name == "movedim":
-        values = np.moveaxis(np.empty(range(2, rank + 2)), node.args[1], node.args[2])  # type: ignore[arg-type]
+        values = np.moveaxis(np.empty(range(2, rank + 2)), arguments(node)[1], arguments(node)[2])
         return [n - 2 for n in values.shape]
-    a, b = (node.args[1], node.args[2]) if len(node.args) > 2 else (-2, -1)
+    a, b = (arguments(node)[1], arguments(node)[2]) if len(arguments(node)) > 2 else (-2, -1)
     if rank > 1:
-        dims[a], dims[b] = dims[b], dims[a]  # type: ignore[index, call-overload]
+        dims[a], dims[b] = dims[b], dims[a]
     return dims
 
 
 @rule("expand", "expand_as", "broadcast_to")
 def expand(node: fx.Node, analysis: Analysis) -> AxesTree:
     """A dimension repeated to a literal size is free to follow whatever it meets."""
-    axes, shape = analysis.of(node.args[0]), analysis.shape(node)
+    axes, shape = analysis.of(arguments(node)[0]), analysis.shape(node)
     shift = len(shape) - len(axes.shape)
-    sizes: Any = node.args[1] if op_name(node) == "expand" else [None] * len(shape)
+    sizes: Any = arguments(node)[1] if op_name(node) == "expand" else [None] * len(shape)
     clusters = list(axes.remap({d: d + shift for d in range(len(axes.shape))}, shape).clusters)
     for d, size in enumerate(shape):
         source = axes.shape[d - shift] if d >= shift else 1
@@ -84,8 +84,8 @@ def expand(node: fx.Node, analysis: Analysis) -> AxesTree:
 @rule("repeat")
 def repeat(node: fx.Node, analysis: Analysis) -> AxesTree:
     """Tiles: every copy of an index is that index."""
-    axes, shape = analysis.of(node.args[0]), analysis.shape(node)
-    times: list[Any] = list(node.args[1])  # type: ignore[arg-type]
+    axes, shape = analysis.of(arguments(node)[0]), analysis.shape(node)
+    times: list[Any] = list(arguments(node)[1])
     shift = len(shape) - len(axes.shape)
     clusters = []
     for cluster in axes.clusters:
@@ -99,10 +99,12 @@ def repeat(node: fx.Node, analysis: Analysis) -> AxesTree:
 @rule("repeat_interleave")
 def repeat_interleave(node: fx.Node, analysis: Analysis) -> AxesTree:
     """Each index several times in a row, as grouped-query attention does with its key heads."""
-    if not isinstance(node.args[1], int) or len(node.args) < 3:
+    if not isinstance(arguments(node)[1], int) or len(arguments(node)) < 3:
         return _pinned(node, analysis, "it is repeated a variable number of times")
-    axes, dim = analysis.of(node.args[0]), int(node.args[2])  # type: ignore[arg-type]
-    return take(axes, dim % len(axes.shape), lambda n: np.repeat(np.arange(n), int(node.args[1])), analysis.shape(node))  # type: ignore[arg-type]
+    axes, dim = analysis.of(arguments(node)[0]), int(arguments(node)[2])
+    return take(
+        axes, dim % len(axes.shape), lambda n: np.repeat(np.arange(n), int(arguments(node)[1])), analysis.shape(node)
+    )
 
 
 def take(axes: Axes, dim: int, indices: Any, shape: tuple[int, ...]) -> Axes:
@@ -124,7 +126,7 @@ def _pinned(node: fx.Node, analysis: Analysis, reason: str) -> AxesTree:
 @rule("pixel_shuffle", "pixel_unshuffle")
 def pixel_shuffle(node: fx.Node, analysis: Analysis) -> AxesTree:
     """Space and depth trade places: all sub-channels of a channel stay together."""
-    axes, factor = analysis.of(node.args[0]), int(node.args[1])  # type: ignore[arg-type]
+    axes, factor = analysis.of(arguments(node)[0]), int(arguments(node)[1])
     dim = len(axes.shape) - 3
     axes = analysis.alone(axes, dim, node, "it is shuffled into space")
     cluster = axes.cluster(dim)
@@ -142,7 +144,7 @@ def pixel_shuffle(node: fx.Node, analysis: Analysis) -> AxesTree:
 @rule("channel_shuffle")
 def channel_shuffle(node: fx.Node, analysis: Analysis) -> AxesTree:
     """Channels (groups, n) become (n, groups): what is kept must be a product."""
-    axes, groups = analysis.of(node.args[0]), int(node.args[1])  # type: ignore[arg-type]
+    axes, groups = analysis.of(arguments(node)[0]), int(arguments(node)[1])
     axes = analysis.alone(axes, 1, node, "it is shuffled")
     cluster = axes.cluster(1)
     if cluster is None:
@@ -155,5 +157,5 @@ def channel_shuffle(node: fx.Node, analysis: Analysis) -> AxesTree:
 @rule("getitem")
 def getitem(node: fx.Node, analysis: Analysis) -> AxesTree:
     """One of several results."""
-    source = analysis.axes[node.args[0]]  # type: ignore[index]
-    return source[node.args[1]] if isinstance(source, list) else None  # type: ignore[index]
+    source = analysis.axes[arguments(node)[0]]
+    return source[arguments(node)[1]] if isinstance(source, list) else None
