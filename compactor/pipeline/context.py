@@ -69,7 +69,7 @@ class PassContext:
 
         def measure() -> Latency:
             with TemporaryDirectory(dir=self.workspace) as folder:
-                session = self.backend.open(self.backend.lower(program, self.target, Path(folder)))
+                session = self.backend.open(self.backend.lower(program, self.target, Path(folder)), batch=1)
                 return _steady(lambda: self._corrected(program, session))
 
         return self.ledger(program, measure) if self.ledger is not None else measure()
@@ -86,7 +86,7 @@ class PassContext:
     def _reference(self) -> Session:
         folder = self.workspace / "teacher"
         folder.mkdir(parents=True, exist_ok=True)
-        return self.backend.open(self.backend.lower(self.teacher, self.target, folder))
+        return self.backend.open(self.backend.lower(self.teacher, self.target, folder), batch=1)
 
 
 def _steady(measure: Callable[[], Latency]) -> Latency:

@@ -184,7 +184,7 @@ def _parities(job: _Build, teacher: Model, student: Model) -> Parity | None:
 
 
 def _metrics(job: _Build, teacher: Model, student: Model) -> Metrics:
-    before, after = latencies([teacher, student], job.target)
+    before, after = latencies([teacher, student], job.backend, job.target)
     found = scoring.score(teacher.run, student.run, job.data)
     samples = len(job.data.dev if job.data.test is None else job.data.test)
     return Metrics(

@@ -49,12 +49,11 @@ def check_parity(model: Model, inputs: Sequence[Tensor], who: str) -> parity.Par
     return parity.check(model.program, model.session, inputs).require(f"the {who} lowered for {model.lowered.backend}")
 
 
-def latencies(models: Sequence[Model], target: Target) -> list[Latency]:
+def latencies(models: Sequence[Model], backend: Backend, target: Target) -> list[Latency]:
     """Latency of each model at batch 1: measured side by side where the device is present, predicted elsewhere."""
-    sessions = [m.session for m in models]
-    if not target.present or any(s is None for s in sessions):
+    if not (target.present and backend.installed()):
         return [predict(m.program, target) for m in models]
-    opened = {str(i): s for i, s in enumerate(sessions) if s is not None}
+    opened = {str(i): backend.open(m.lowered, batch=1) for i, m in enumerate(models)}
     found = target.compare(opened, models[0].program.example_inputs(batch=1))
     return [found[name] for name in opened]
 
@@ -73,7 +72,7 @@ def measure(model: Program | Artifact, target: str | Target) -> Latency:
     resolved = resolve_target(target)
     backend = backend_of(resolved)
     with _lowered(model, backend, resolved) as (lowered, inputs):
-        return resolved.measure(backend.open(lowered), inputs)
+        return resolved.measure(backend.open(lowered, batch=1), inputs)
 
 
 @contextmanager
