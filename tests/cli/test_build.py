@@ -1,0 +1,67 @@
+"""``build``, ``gate``, ``verify`` and ``finish`` end to end on the shipped teacher."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from compactor.cli.main import run
+
+DIGITS = Path(__file__).parents[2] / "examples" / "digits"
+SHORT = ["--pipeline", "canonicalize,fold_batchnorm"]
+
+
+def command(output: Path, *more: str) -> list[str]:
+    """A build of the digits teacher."""
+    return ["build", str(DIGITS / "teacher.pt2"), "--output", str(output), *SHORT, *more]
+
+
+@pytest.mark.timeout(600)
+def test_host_cpu_from_build_to_finish(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "out"
+    data = ["--data", str(DIGITS / "data")]
+    assert run(command(output, "--target", "host-cpu", "--drop", "1%", *data)) == 0
+    text = capsys.readouterr().out
+    assert "accuracy (test)" in text
+    assert "(measured)" in text
+    assert "(predicted" not in text
+    manifest = json.loads((output / "manifest.json").read_text())
+    assert manifest["metrics"]["score"]["teacher"] == manifest["metrics"]["score"]["student"] == 99.25
+    assert run(["gate", str(output)]) == 0
+    assert run(["gate", str(output), "--latency", "1us"]) == 1
+    assert run(["verify", str(output), "--json"]) == 0
+    assert run(["finish", str(output)]) == 0
+    assert run(["gate", str(output)]) == 0
+    assert json.loads((output / "manifest.json").read_text())["content"] == manifest["content"]
+
+
+@pytest.mark.timeout(600)
+def test_a_missed_limit_still_leaves_the_artifact(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(command(tmp_path / "out", "--target", "jetson-orin", "--size", "300kB", "--json")) == 1
+    streams = capsys.readouterr()
+    result = json.loads(streams.out)
+    assert streams.err == ""
+    assert result["manifest"]["gate"]["passed"] is False
+    assert result["manifest"]["metrics"]["score"]["name"] == "unverified"
+    assert result["manifest"]["metrics"]["latency_ms"]["student"]["basis"] == "predicted"
+    summary = (tmp_path / "out" / "summary.txt").read_text()
+    assert "accuracy unverified" in summary
+    assert "latency is predicted, not measured" in summary
+    assert run(["finish", str(tmp_path / "out")]) == 4
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "words"),
+    [
+        (["--target", "hots-cpu"], 4, "did you mean host-cpu"),
+        (["--target", "host-cpu", "--drop", "1%"], 2, "cannot be verified on synthetic inputs"),
+        (["--target", "host-cpu", "--data", "nowhere"], 3, "nowhere does not exist"),
+        (["--target", "host-cpu", "--pipeline", "canonicalize,shrink"], 2, "unknown pass 'shrink'"),
+    ],
+)
+def test_refused_before_work(
+    more: list[str], code: int, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(command(tmp_path / "out", *more)) == code
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
