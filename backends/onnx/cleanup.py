@@ -13,6 +13,7 @@ def clean(model: Any, program: Program, rewrite: Callable[[Any], None] | None) -
 
     qdq.transpose_weights(model.graph)
     qdq.split_gemms(model.graph)
+    qdq.drop_zero_points(model.graph)
     if rewrite is not None:
         rewrite(model.graph)
     for step in (

@@ -9,10 +9,13 @@ from xml.etree import ElementTree
 def save_ir(model: Any, path: Path, *, halve: bool) -> None:
     """Write ``path`` (.xml) and the .bin beside it; ``halve`` stores float weights in 16 bits.
 
+    The model is simplified first, as OpenVINO's converter does; the converter itself would report its use over the net.
     Numbers that OpenVINO draws for names, its notes on versions and conversion, and indentation are left out.
     """
     import openvino
+    from openvino._offline_transformations import apply_moc_transformations
 
+    apply_moc_transformations(model, cf=False)
     kept = {name for result in model.get_results() for name in result.input_value(0).get_names()}
     for i, node in enumerate(model.get_ordered_ops()):
         if node.get_type_name() == "Parameter":
