@@ -40,7 +40,7 @@ class Analysis:
                 self.axes[node] = None
             else:
                 rule = find(node)
-                self.axes[node] = rule(node, self) if rule is not None else self._unruled(node)
+                self.axes[node] = self._plain(rule(node, self) if rule is not None else self._unruled(node), node)
         self.components = self.coupling.solve()
 
     # -- what rules use --------------------------------------------------------------------------------------------
@@ -76,11 +76,13 @@ class Analysis:
         return Axes(axes.shape, (*axes.without(cluster), rest))
 
     def alone(self, axes: Axes, dim: int, node: fx.Node, reason: str) -> Axes:
-        """Make a dimension the only one of its cluster, fixing those it shares labels with."""
+        """Stop a dimension from sharing its cluster: the outer one of a split axis stays free, inner ones are fixed."""
         cluster = axes.cluster(dim)
-        for other in cluster.dims if cluster is not None else ():
-            if other != dim % len(axes.shape):
-                axes = self.fix(axes, other, node, reason)
+        if cluster is None or len(cluster.dims) == 1:
+            return axes
+        outer = cluster.dims[0]
+        for inner in cluster.dims[1:] if dim % len(axes.shape) == outer else (dim,):
+            axes = self.fix(axes, inner, node, reason)
         return axes
 
     def tie(self, axes: Axes, dim: int, other: Axes, other_dim: int, node: fx.Node, reason: str) -> None:
@@ -172,6 +174,16 @@ class Analysis:
     def _labelled(self, value: Tensor) -> Axes:
         shape = tuple(value.shape)
         return Axes(shape, tuple(Cluster((d,), self.coupling.fresh(n)) for d, n in enumerate(shape) if n > 1))
+
+    def _plain(self, axes: AxesTree, node: fx.Node) -> AxesTree:
+        """Labels without dimensions of size one: what is down to a single index must keep it."""
+        if isinstance(axes, list):
+            return [self._plain(a, node) for a in axes]
+        for d in range(len(axes.shape)) if axes is not None else ():
+            cluster = axes.cluster(d) if axes is not None and axes.shape[d] == 1 else None
+            if axes is not None and cluster is not None:
+                axes = self.fix(axes, d, node, "a single index of it is used")
+        return axes
 
     def _confine(self, axes: Axes, inside: set[int], node: fx.Node) -> Axes:
         """Make at most one cluster touch these dimensions, and that one nothing else."""

@@ -21,7 +21,7 @@ _TRANSPARENT = {"dropout", "clone", "contiguous", "alias"}
 class Block:
     """A residual branch from ``entry`` to ``exit`` (node names): removing it puts the entry in the exit's place.
 
-    ``parameters`` are those that only it uses; ``tensors`` their names.
+    ``parameters`` are those that only it uses; ``tensors`` the names of all weights on the branch.
     """
 
     name: str
@@ -42,7 +42,7 @@ def find_blocks(program: Program) -> list[Block]:
         for entry, branch in (node.all_input_nodes, node.all_input_nodes[::-1]):
             if _same_shape(program.values, entry, node) and _depends(nodes[order[entry] : order[node]], entry, branch):
                 blocks.append(_block(program, entry, _closing(entry, node, program.values)))
-    return _named([b for b in blocks if b.parameters])
+    return _named([b for b in blocks if b.tensors])
 
 
 def _same_shape(values: Mapping[fx.Node, Any], a: fx.Node, b: fx.Node) -> bool:
@@ -74,9 +74,11 @@ def _closing(entry: fx.Node, end: fx.Node, values: Mapping[fx.Node, Any]) -> fx.
 def _block(program: Program, entry: fx.Node, end: fx.Node) -> Block:
     before = live_nodes(program.graph, {})
     after = live_nodes(program.graph, {end: entry})
-    tensors = [str(n.target) for n in program.graph.nodes if n.op == "get_attr" and n in before and n not in after]
-    parameters = sum(program.state[t].numel() for t in tensors if t in program.trainable)
-    return Block("", entry.name, end.name, parameters, tuple(tensors))
+    gone = [n for n in program.graph.nodes if n in before and n not in after]
+    read = dict.fromkeys(str(s.target) for n in gone for s in (n, *n.all_input_nodes) if s.op == "get_attr")
+    own = {str(n.target) for n in gone if n.op == "get_attr"}
+    parameters = sum(program.state[t].numel() for t in own & program.trainable)
+    return Block("", entry.name, end.name, parameters, tuple(t for t in read if t in program.trainable or t in own))
 
 
 def live_nodes(graph: fx.Graph, replaced: Mapping[fx.Node, fx.Node]) -> set[fx.Node]:

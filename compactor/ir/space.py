@@ -56,6 +56,9 @@ class Pinned:
     reason: str
 
 
+_TRANSPOSES = ("t", "numpy_T", "transpose", "permute")
+
+
 class SearchSpace:
     """All groups and blocks of a Program.
 
@@ -232,7 +235,7 @@ class SearchSpace:
         heads: set[int] = set()
         for left, _, name in self.analysis.coupling.edges():
             node = self._nodes.get(name)
-            if node is not None and op_name(node) in contractions and len(left):
+            if node is not None and op_name(node) in contractions and not _weighs(node):
                 heads.update(components[left].tolist())
         hidden: set[int] = set()
         for block in self.blocks:
@@ -287,6 +290,14 @@ class SearchSpace:
             if pinned:
                 found.append(Pinned(tensor, dim, len(pinned), *reasons[pinned[0]]))
         return found
+
+
+def _weighs(node: fx.Node) -> bool:
+    """Whether a product has a weight, perhaps transposed, for an operand."""
+    if op_name(node) == "scaled_dot_product_attention":
+        return False
+    transposed = [n.all_input_nodes[0] for n in node.all_input_nodes if op_name(n) in _TRANSPOSES]
+    return any(n.op == "get_attr" for n in (*node.all_input_nodes, *transposed))
 
 
 def rewired(graph: fx.Graph, replaced: Mapping[fx.Node, fx.Node]) -> tuple[fx.Graph, dict[fx.Node, fx.Node]]:

@@ -122,7 +122,7 @@ class UniformSearch(Pass):
         widths = [1 - i / 16 for i in range(steps + 1)]
         ladder = candidates(space, damage, magnitude, widths=widths, depth=bool(damage), multiple=self.config.multiple)
         options = []
-        for candidate in {c.subnet: c for c in ladder}.values():
+        for candidate in {c.subnet: c for c in reversed(list(ladder))}.values():
             cost = space.cost(candidate.subnet)
             kernels = space.kernels(candidate.subnet)
             options.append(_Option(candidate, kernels, cost.parameters, cost.macs, cost.bytes))
