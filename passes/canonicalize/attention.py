@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from math import isclose, isinf
+from typing import Any
 
 import torch
 from torch import fx
@@ -138,7 +139,7 @@ def _unfit(scores: _Scores, node: fx.Node, draft: Draft) -> str | None:
     shapes = [draft.shapes(n) for n in (query, keys, values, scores.product)]
     if any(s is None for s in shapes):
         return "shapes are unknown"
-    for q, k, v, s in zip(*shapes, strict=True):  # type: ignore[arg-type]
+    for q, k, v, s in zip(*shapes, strict=True):
         if len(q) < 3 or not len(q) == len(k) == len(v) or not q[:-2] == k[:-2] == v[:-2]:
             return f"operands {q}, {k}, {v} differ in their leading dimensions"
         for mask in (*scores.masks, *(m for m, _, _ in scores.fills)):
@@ -156,18 +157,21 @@ def _unfit_masks(scores: _Scores, draft: Draft) -> str | None:
             return f"mask {mask.name} has another type than the scores"
     for mask in (*scores.masks, *(m for m, _, _ in scores.fills)):
         for shape, whole in zip(draft.shapes(mask) or [], draft.shapes(scores.product) or [], strict=True):
-            if torch.broadcast_shapes(shape, whole) != torch.Size(whole):
+            if not _broadcasts(shape, whole):
                 return f"mask {mask.name} enlarges the scores"
     return None
 
 
+def _broadcasts(shape: tuple[int, ...], whole: tuple[int, ...]) -> bool:
+    """Whether a tensor of this shape broadcasts to the whole without enlarging it."""
+    return all(a in (1, b) for a, b in zip(reversed(shape), reversed(whole), strict=False))
+
+
 def _replace(node: fx.Node, scores: _Scores, draft: Draft) -> None:
-    query, keys, values = scores.product.args[0], scores.product.args[1], node.args[1]
-    scale = scores.scale
-    query, factor = _unscaled(query, draft)
-    keys, other = _unscaled(keys, draft)
-    scale *= factor * other
-    keys = _transposed(node, keys, draft)
+    query, factor = _unscaled(scores.product.args[0], draft)
+    keys, other = _unscaled(scores.product.args[1], draft)
+    keys, values = _transposed(node, keys, draft), node.args[1]
+    scale = scores.scale * factor * other
     head = draft.tensor(scores.product.args[0])
     options = {} if head is not None and isclose(scale, head.shape[-1] ** -0.5, rel_tol=1e-12) else {"scale": scale}
     mask = _mask(node, scores, draft)
@@ -176,18 +180,19 @@ def _replace(node: fx.Node, scores: _Scores, draft: Draft) -> None:
     draft.replace(node, draft.before(node, call, *args, **options))
 
 
-def _unscaled(node: object, draft: Draft) -> tuple[object, float]:
+def _unscaled(node: Any, draft: Draft) -> tuple[Any, float]:
     """An operand without the number it was multiplied by."""
     factor = _factor(node, draft) if isinstance(node, fx.Node) else None
-    return (node, 1.0) if factor is None else (node.args[0], factor)  # type: ignore[union-attr]
+    return (node, 1.0) if factor is None else (node.args[0], factor)
 
 
-def _transposed(node: fx.Node, keys: object, draft: Draft) -> fx.Node:
+def _transposed(node: fx.Node, keys: Any, draft: Draft) -> fx.Node:
     """Keys with their last two axes swapped, without a second swap where there is one already."""
-    if isinstance(keys, fx.Node) and keys.target is aten.transpose.int:
+    if keys.target is aten.transpose.int:
         rank = len((draft.shapes(keys) or [()])[0])
-        if {int(d) % rank for d in keys.args[1:3]} == {rank - 1, rank - 2}:  # type: ignore[call-overload]
-            return keys.args[0]  # type: ignore[return-value]
+        if {d % rank for d in keys.args[1:3]} == {rank - 1, rank - 2}:
+            source: fx.Node = keys.args[0]
+            return source
     return draft.before(node, aten.transpose.int, keys, -2, -1)
 
 

@@ -111,5 +111,6 @@ def _sizes(inputs: tuple[InputSpec, ...], point: int) -> list[tuple[tuple[int, .
             dims.setdefault(dim.name, dim)
     sizes = {name: min(max(d.low, 2) + 2 * point + i, d.high) for i, (name, d) in enumerate(dims.items())}
     return [
-        (tuple(sizes[s.dynamic[i].name] if i in s.dynamic else n for i, n in enumerate(s.shape)), s.dtype) for s in inputs
+        (tuple(sizes[s.dynamic[i].name] if i in s.dynamic else n for i, n in enumerate(s.shape)), s.dtype)
+        for s in inputs
     ]

@@ -11,7 +11,7 @@ from compactor.passes.canonicalize.draft import Draft
 from compactor.pipeline.context import PassContext
 from compactor.pipeline.passes import Pass, PassResult
 
-_OUT_AXIS = {
+_OUT_AXIS: dict[Any, int] = {
     aten.conv1d.default: 0,
     aten.conv2d.default: 0,
     aten.conv3d.default: 0,
@@ -25,7 +25,7 @@ _OUT_AXIS = {
 class FoldBatchNorm(Pass):
     """Fold every batch norm; one that cannot be folded becomes a product and a sum per channel.
 
-    Folding is computed in float64: ``W' = W·γ/√(σ²+ε)``, ``b' = (b - μ)·γ/√(σ²+ε) + β`` (Jacob et al. 2018, section 3.2).
+    Folding is computed in float64: ``W' = W·γ/√(σ²+ε)``, ``b' = (b - μ)·γ/√(σ²+ε) + β`` (Jacob et al. 2018, 3.2).
     Metrics: ``folded``, ``affine`` (how many became product and sum) and ``reasons`` (why, per node).
     """
 

@@ -54,16 +54,13 @@ def _is_whole_view(node: fx.Node, draft: Draft) -> bool:
 
 def _is_dropout(node: fx.Node, draft: Draft) -> bool:
     """Dropout goes in training too: students are regularised by the teacher's soft targets instead."""
-    return node.target in _DROPOUTS and (argument(node, 2, "train") is False or argument(node, 1, "p") == 0)
+    return node.target in _DROPOUTS and (argument(node, 2, "train") is False or argument(node, 1, "p") in (0, 0.0))
 
 
 def _is_neutral(node: fx.Node, draft: Draft) -> bool:
-    return (
-        node.target in _NEUTRAL
-        and not isinstance(node.args[1], fx.Node)
-        and node.args[1] == _NEUTRAL[node.target]
-        and draft.same(node, node.args[0])
-    )
+    if node.target not in _NEUTRAL or "rounding_mode" in node.kwargs or isinstance(node.args[1], fx.Node):
+        return False
+    return bool(node.args[1] == _NEUTRAL[node.target]) and draft.same(node, node.args[0])
 
 
 def _is_still_permutation(node: fx.Node, draft: Draft) -> bool:

@@ -20,7 +20,7 @@ def simplify_masks(draft: Draft) -> int:
 
 
 def _as_unsqueezes(node: fx.Node, draft: Draft) -> fx.Node | None:
-    """``x[arange(len 0)[:, None], arange(len 1)[None, :]]`` is ``x``, with axes inserted where the indices have them."""
+    """``x[arange(len 0)[:, None], arange(len 1)[None, :]]`` is ``x``, axes inserted where the indices have them."""
     if node.target is not aten.index.Tensor:
         return None
     source, indices = node.args
@@ -80,8 +80,8 @@ def _widens(user: fx.Node, mask: fx.Node, kept: list[bool]) -> bool:
         return user.args[3:4] == (mask,) and len(kept) == 4
     if user.target is not aten.expand.default:
         return False
-    sizes = user.args[1][-len(kept) :]  # type: ignore[index]
-    return all(size != -1 or same for size, same in zip(sizes, kept, strict=True))  # type: ignore[call-overload]
+    sizes: list[Any] = list(user.args[1])[-len(kept) :]  # type: ignore[arg-type]
+    return all(size != -1 or same for size, same in zip(sizes, kept, strict=True))
 
 
 def _drop_expand(node: fx.Node, draft: Draft) -> bool:

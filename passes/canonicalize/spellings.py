@@ -37,7 +37,7 @@ def unify_spellings(draft: Draft) -> int:
 
 
 def _only_first(node: fx.Node) -> bool:
-    return node.target is operator.getitem and node.args[1] == 0
+    return node.target is operator.getitem and bool(node.args[1] == 0)
 
 
 def _convolution(node: fx.Node, draft: Draft) -> fx.Node | None:

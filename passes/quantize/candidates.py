@@ -24,7 +24,7 @@ ORDER = ("float32", "float16", "bfloat16", "int8")
 
 @dataclass
 class Candidate:
-    """One precision: ``reason`` says why it was chosen or not; ``latency`` in ms, ``score`` in percent, ``size`` in bytes."""
+    """One precision: ``reason`` says why it was chosen or not; ``score`` in percent, ``size`` in bytes."""
 
     precision: str
     program: Program | None = None

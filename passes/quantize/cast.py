@@ -80,7 +80,7 @@ def _narrow(node: fx.Node, values: dict[str, Any], dtype: torch.dtype) -> None:
         return max(-limit, min(limit, value)) if finite else value
 
     typed = any(isinstance(a, torch.dtype) for a in (*node.args, *node.kwargs.values()))
-    node.args, node.kwargs = fx.node.map_aggregate((node.args, node.kwargs), convert)  # type: ignore[misc, assignment]
+    node.args, node.kwargs = fx.node.map_aggregate((node.args, node.kwargs), convert)
     follows = any(_is_wide(values.get(n.name)) for n in node.all_input_nodes)
     if not (typed or follows):
         _insert_cast(node, dtype)
@@ -101,7 +101,8 @@ def _cast_inputs(graph: fx.Graph, values: dict[str, Any], dtype: torch.dtype) ->
             continue
         with graph.inserting_before(head):
             cast = graph.call_function(aten.to.dtype, (node, dtype))
-        node.replace_all_uses_with(cast, delete_user_cb=lambda user, cast=cast: user is not cast and not _is_size(user))
+        readers = {user for user in node.users if user is not cast and not _is_size(user)}
+        node.replace_all_uses_with(cast, delete_user_cb=readers.__contains__)
 
 
 def _is_size(node: fx.Node) -> bool:
@@ -110,9 +111,10 @@ def _is_size(node: fx.Node) -> bool:
 
 def _cast_outputs(graph: fx.Graph, values: dict[str, Any]) -> None:
     output = graphs.output_node(graph)
+    nodes: tuple[fx.Node, ...] = output.args[0]  # type: ignore[assignment]
     with graph.inserting_before(output):
         results = tuple(
             graph.call_function(aten.to.dtype, (node, torch.float32)) if _is_wide(values.get(node.name)) else node
-            for node in output.args[0]  # type: ignore[union-attr]
+            for node in nodes
         )
     output.args = (results,)

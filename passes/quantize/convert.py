@@ -11,7 +11,7 @@ from compactor.ir import graphs
 from compactor.ir.program import Program
 from compactor.ir.quantized import is_dequantize, is_quantize, ops
 
-_DEQUANTIZE = {
+_DEQUANTIZE: dict[Callable[..., Any], Callable[..., Any]] = {
     ops.quantize_per_tensor.default: ops.dequantize_per_tensor.default,
     ops.quantize_per_channel.default: ops.dequantize_per_channel.default,
 }
@@ -33,6 +33,12 @@ def _quantizes_constant(node: Any) -> bool:
 
 def _belongs_to_weight(node: fx.Node) -> bool:
     return _quantizes_constant(node) or (is_dequantize(node) and _quantizes_constant(node.args[0]))
+
+
+def _operator(node: fx.Node) -> Callable[..., Any]:
+    if isinstance(node.target, str):
+        raise InternalError(f"node {node.name} calls {node.target!r}, not an operator")
+    return node.target
 
 
 class _Conversion:
@@ -71,10 +77,12 @@ class _Conversion:
     def _call(self, node: fx.Node) -> fx.Node:
         original = self.originals.get(node.name)
         if is_quantize(node) or is_dequantize(node):
-            return self._shared(node.target, self._quantization_arguments(node))
+            return self._shared(_operator(node), self._quantization_arguments(node))
         if original is None or original.target is not node.target:
             raise InternalError(f"quantization made the node {node.name} ({node.target}), which is not understood")
-        args = tuple(self._argument(node, i, a, o) for i, (a, o) in enumerate(zip(node.args, original.args, strict=True)))
+        args = tuple(
+            self._argument(node, i, a, o) for i, (a, o) in enumerate(zip(node.args, original.args, strict=True))
+        )
         kwargs = {k: self._argument(node, k, v, original.kwargs[k]) for k, v in node.kwargs.items()}
         return self.graph.create_node("call_function", node.target, args, kwargs, name=node.name)
 
@@ -99,7 +107,7 @@ class _Conversion:
         args: list[Any] = [self._read(name, stored)]
         for value, suffix in zip(tensors[1:3], ("scale", "zero_point"), strict=True):
             args.append(self._read(f"{name}_{suffix}", value) if isinstance(value, Tensor) else value)
-        return self._shared(_DEQUANTIZE[quantize.target], (*args, *tensors[3:]))
+        return self._shared(_DEQUANTIZE[_operator(quantize)], (*args, *tensors[3:]))
 
     def _smoothing(self, node: fx.Node) -> fx.Node:
         """SmoothQuant's product with one factor per channel."""
@@ -143,7 +151,8 @@ class _Conversion:
     def _size_input(self, node: fx.Node) -> fx.Node:
         if isinstance(self.values.get(node), int):
             return self._size(node)
-        return next(ours for theirs, ours in self.mapping.items() if theirs.name == node.name)
+        found: fx.Node = next(ours for theirs, ours in self.mapping.items() if theirs.name == node.name)
+        return found
 
     # -- tensors ---------------------------------------------------------------------------------------------------
 

@@ -15,8 +15,8 @@ from compactor.pipeline.passes import Pass, PassConfig, PassResult
 class FastestConfig(PassConfig):
     """Options of `quantize.fastest`.
 
-    ``drop``: percentage points of dev score that a precision may cost against the float32 student, where the build
-    sets no drop of its own. ``tie``: latencies this near (share) to the fastest count as equal. ``samples`` calibrate
+    ``drop``: percentage points of dev score that a precision may cost against the float32 student, or the build's own
+    drop where that is less. ``tie``: latencies this near (share) to the fastest count as equal. ``samples`` calibrate
     int8; ``dev_samples`` are scored.
     """
 
@@ -29,8 +29,9 @@ class FastestConfig(PassConfig):
 class Fastest(Pass):
     """Make every precision the target runs, time and score each, keep the fastest that is accurate enough.
 
-    A build's own drop counts from the teacher's score. A precision over the size budget is passed over while another
-    one fits. Metrics: ``chosen``, ``score`` (name, floor, teacher), ``candidates`` with latency, score and reason each.
+    The student is the yardstick, not the teacher: where ``dev`` was set aside from what the teacher learned, the
+    teacher's score on it is beyond reach, and it is the gate that holds the student to the build's drop. A precision over the size budget is passed over while another
+    one fits. Metrics: ``chosen``, ``score`` (name, floor), ``candidates`` with latency, score and reason each.
     """
 
     name: ClassVar[str] = "quantize.fastest"
@@ -50,7 +51,9 @@ class Fastest(Pass):
         made = [c for c in candidates if c.program is not None]
         if not made:
             reasons = "; ".join(f"{c.precision}: {c.reason}" for c in candidates)
-            raise UnsupportedError(f"no precision can be made for {ctx.target.name}: {reasons}", "choose another target")
+            raise UnsupportedError(
+                f"no precision can be made for {ctx.target.name}: {reasons}", "choose another target"
+            )
         for candidate in made:
             candidate.score = judge.score(candidate.program)  # type: ignore[arg-type]
         floor = self._floor(program, judge, made, ctx)
@@ -65,10 +68,9 @@ class Fastest(Pass):
 
     def _floor(self, program: Program, judge: Judge, made: Sequence[Candidate], ctx: PassContext) -> float:
         """The least dev score that is accurate enough."""
-        if ctx.budget.drop is not None:
-            return (judge.score(ctx.teacher) if judge.name == "accuracy" else 100.0) - ctx.budget.drop
         plain = next((c.score for c in made if c.precision == "float32"), None)
-        return (judge.score(program) if plain is None else plain) - float(self.config.drop)
+        allowed = self.config.drop if ctx.budget.drop is None else min(self.config.drop, ctx.budget.drop)
+        return (judge.score(program) if plain is None else plain) - float(allowed)
 
 
 def choose(made: Sequence[Candidate], floor: float, size: int | None, tie: float) -> Candidate:

@@ -56,7 +56,7 @@ def quantize(
             return sample
 
         try:
-            return nncf.quantize(
+            result: fx.GraphModule = nncf.quantize(
                 module, nncf.Dataset(list(samples), feed), subset_size=len(samples), **_options(settings)
             )
         except Exception as error:
@@ -64,6 +64,7 @@ def quantize(
                 f"NNCF cannot quantize this model: {type(error).__name__}: {error}",
                 "use quantize.cast, or report the model",
             ) from error
+        return result
 
 
 def _options(settings: Settings) -> dict[str, Any]:
@@ -101,7 +102,11 @@ def _quiet() -> Iterator[None]:
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -39,7 +39,8 @@ class PtqConfig(PassConfig):
 class PostTrainingQuantization(Pass):
     """Quantize weights per channel and activations per tensor to 8 bits (Jacob et al. 2018; NNCF's placement).
 
-    Weights are stored int8, biases stay float. Metrics: ``samples``, numbers of quantized ``weights`` and ``activations``, ``settings``.
+    Weights are stored int8, biases stay float. Metrics: ``samples``, numbers of quantized ``weights`` and
+    ``activations``, ``signed`` (signed activations with zero point 0), ``settings`` that NNCF got.
     """
 
     name: ClassVar[str] = "quantize.ptq"

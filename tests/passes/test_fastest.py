@@ -1,0 +1,103 @@
+"""`quantize.fastest`: what pays on the target wins, and every other precision is told why not."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compactor.budget import Budget
+from compactor.errors import UnsupportedError, UsageError
+from compactor.ir.program import Program
+from compactor.latency import Latency
+from compactor.passes.canonicalize.canonicalize import canonical
+from compactor.passes.canonicalize.fold_batchnorm import folded_program
+from compactor.passes.quantize.candidates import Candidate
+from compactor.passes.quantize.fastest import Fastest, FastestConfig, choose
+from tests.models import program
+from tests.passes.support import Device, context
+from tests.pipeline.support import Toy
+
+
+def _prepared() -> Program:
+    return folded_program(canonical(program("resnet_b"))[0])[0]
+
+
+def _run(folder: Path, times: dict[str, float], **options: Any) -> tuple[Program, dict[str, Any], dict[str, str]]:
+    whole = _prepared()
+    ctx = context(whole, folder, device=Device(times=times), **options)
+    result = Fastest(FastestConfig(samples=4, drop=50)).run(whole, ctx)
+    reasons = {c["precision"]: c["reason"] for c in result.metrics["candidates"]}
+    return result.program, result.metrics, reasons
+
+
+def test_int8_is_not_chosen_for_being_small(tmp_path: Path) -> None:
+    pytest.importorskip("nncf")
+    result, metrics, reasons = _run(tmp_path, {"float32": 3.0, "bfloat16": 1.0, "int8": 2.0})
+    assert result.precision == metrics["chosen"] == "bfloat16"
+    assert reasons["bfloat16"] == "fastest" and reasons["int8"] == "slower than bfloat16"
+    assert reasons["float16"] == "toy does not run it"
+
+
+def test_int8_is_chosen_where_it_pays(tmp_path: Path) -> None:
+    pytest.importorskip("nncf")
+    result, metrics, _ = _run(tmp_path, {"float32": 3.0, "bfloat16": 2.0, "int8": 1.0})
+    assert result.precision == "int8"
+    assert all(c["latency"]["basis"] == "predicted" for c in metrics["candidates"] if "latency" in c)
+    assert metrics["score"]["name"] == "accuracy" and metrics["score"]["samples"] == 12
+
+
+def test_a_tie_goes_to_the_simpler(tmp_path: Path) -> None:
+    result, _, reasons = _run(tmp_path, {"float32": 1.02, "bfloat16": 1.0})
+    assert result.precision == "float32"
+    assert reasons["bfloat16"] == "no faster than float32, which is simpler"
+
+
+def test_without_labels_agreement_counts(tmp_path: Path) -> None:
+    _, metrics, _ = _run(tmp_path, {"float32": 2.0, "bfloat16": 1.0}, labels=False)
+    assert metrics["score"]["name"] == "agreement"
+
+
+def test_float32_stays_as_it_is(tmp_path: Path) -> None:
+    whole = _prepared()
+    result = Fastest().run(whole, context(whole, tmp_path, device=Device(times={"float32": 1.0})))
+    assert result.program is whole and not result.modified
+
+
+def test_a_device_that_runs_nothing_of_it_is_an_error(tmp_path: Path) -> None:
+    whole = _prepared()
+    ctx = context(whole, tmp_path, device=Device(times={"float32": 1.0}), backend=Toy(["the graph is cursed"]))
+    with pytest.raises(UnsupportedError, match="cursed"):
+        Fastest().run(whole, ctx)
+
+
+def test_choosing_twice_is_refused(tmp_path: Path) -> None:
+    whole = _prepared().evolve(precision="bfloat16")
+    with pytest.raises(UsageError, match="bfloat16 already"):
+        Fastest().run(whole, context(whole, tmp_path))
+
+
+def _candidate(precision: str, p50: float, score: float, size: int | None = None) -> Candidate:
+    return Candidate(precision, None, Latency(p50, "measured"), score, size)
+
+
+def test_choice_respects_accuracy_then_size() -> None:
+    made = [_candidate("float32", 3, 90, 40), _candidate("bfloat16", 2, 89.8, 20), _candidate("int8", 1, 85, 10)]
+    assert choose(made, 89.0, None, 0.03).precision == "bfloat16"
+    assert made[2].reason == "not accurate enough"
+    assert choose(made, 80.0, None, 0.03).precision == "int8"
+    assert choose(made, 89.0, 15, 0.03).precision == "int8", "only int8 fits"
+    assert made[1].reason == "larger than the size budget"
+    assert choose(made, 80.0, 5, 0.03).precision == "int8", "nothing fits: the smallest"
+    assert choose(made, 95.0, None, 0.03).precision == "float32", "nothing is accurate enough: the most accurate"
+
+
+def test_a_slower_int8_wins_only_when_the_size_needs_it() -> None:
+    made = [_candidate("float32", 2, 90, 40), _candidate("bfloat16", 1, 90, 20), _candidate("int8", 3, 90, 10)]
+    assert choose(made, 89.0, None, 0.03).precision == "bfloat16"
+    assert choose(made, 89.0, 12, 0.03).precision == "int8"
+
+
+def test_the_builds_own_drop_counts_from_the_teacher(tmp_path: Path) -> None:
+    whole = _prepared()
+    ctx = context(whole, tmp_path, device=Device(times={"float32": 1.0}), budget=Budget(drop="2%"))
+    assert Fastest().run(whole, ctx).metrics["score"]["floor"] == 98.0
