@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import TYPE_CHECKING, Protocol
 
 from compactor.backend import Backend, Session
@@ -84,8 +84,7 @@ class PassContext:
 
     @cached_property
     def _reference(self) -> Session:
-        folder = self.workspace / "teacher"
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = Path(mkdtemp(dir=self.workspace))
         return self.backend.open(self.backend.lower(self.teacher, self.target, folder), batch=1)
 
 
