@@ -7,8 +7,8 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded: the workers share the cores
 
-from compactor.ir.program import Program  # noqa: E402
-from tests.models import ARCHITECTURES, program  # noqa: E402
+from compactor.ir.program import Program
+from tests.models import ARCHITECTURES, program
 
 HERE = Path(__file__).parent
 SECONDS = {"report": 60}

@@ -45,6 +45,7 @@ def quantize_before_relu(graph: Any) -> None:
     """``Quantize(Relu(x))`` becomes ``Max(Quantize(x), 0)`` in integers.
 
     ONNX Runtime's integer convolution must end in Quantize. Equal, for the zero point is zero and rounding monotonic.
+    For uint8, whose least value is the zero point, ONNX Runtime does this itself.
     """
     import onnx_ir as ir
 
@@ -53,7 +54,7 @@ def quantize_before_relu(graph: Any) -> None:
         if relu is None or relu.op_type != "Relu" or len(list(relu.outputs[0].uses())) > 1:
             continue
         source, zero = relu.inputs[0].producer(), node.inputs[2]
-        if source is None or source.op_type != "Conv" or zero.const_value is None or np.any(zero.const_value.numpy()):
+        if source is None or source.op_type != "Conv" or not _signed_zero(zero):
             continue
         node.replace_input_with(0, relu.inputs[0])
         clip = ir.node("Clip", [node.outputs[0], zero])
@@ -61,6 +62,11 @@ def quantize_before_relu(graph: Any) -> None:
         clip.replace_input_with(0, node.outputs[0])
         graph.insert_after(node, clip)
         graph.remove(relu, safe=True)
+
+
+def _signed_zero(value: Any) -> bool:
+    constant = value.const_value
+    return constant is not None and constant.dtype.name == "INT8" and not np.any(constant.numpy())
 
 
 def axis_of(node: Any) -> int:

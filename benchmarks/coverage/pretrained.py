@@ -10,6 +10,8 @@ from typing import Any
 CNN = frozenset({"channels", "blocks"})
 TRANSFORMER = frozenset({"heads", "ffn", "hidden", "blocks"})
 HYBRID = frozenset({"channels", "heads", "ffn", "blocks"})
+# The hidden axis of a bare encoder is its output: nothing may be removed from it.
+ENCODER = frozenset({"heads", "ffn", "blocks"})
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ VISION = (
     Entry("regnet", "RegNetConfig", "RegNetForImageClassification", "image", CNN,
           dict(embedding_size=16, hidden_sizes=[16, 32], depths=[2, 2], groups_width=8)),
     Entry("bit", "BitConfig", "BitForImageClassification", "image", CNN,
-          dict(embedding_size=32, hidden_sizes=[32, 64], depths=[2, 2])),
+          dict(embedding_size=32, hidden_sizes=[64, 128], depths=[2, 2], num_groups=8)),
     Entry("mobilenet_v1", "MobileNetV1Config", "MobileNetV1ForImageClassification", "image", frozenset({"channels"}),
           dict(image_size=32, depth_multiplier=0.25)),
     Entry("mobilenet_v2", "MobileNetV2Config", "MobileNetV2ForImageClassification", "image", CNN,
@@ -69,13 +71,15 @@ VISION = (
     Entry("swin_v2", "Swinv2Config", "Swinv2ForImageClassification", "image", TRANSFORMER, _SWIN),
     Entry("pvt", "PvtConfig", "PvtForImageClassification", "image", TRANSFORMER,
           dict(image_size=32, num_encoder_blocks=2, depths=[1, 1], sequence_reduction_ratios=[2, 1],
-               hidden_sizes=[16, 32], patch_sizes=[4, 2], strides=[4, 2], num_attention_heads=[2, 4], mlp_ratios=[2, 2])),
+               hidden_sizes=[16, 32], patch_sizes=[4, 2], strides=[4, 2], num_attention_heads=[2, 4], mlp_ratios=[2,
+          2])),
     Entry("pvt_v2", "PvtV2Config", "PvtV2ForImageClassification", "image", TRANSFORMER,
           dict(image_size=32, num_encoder_blocks=2, depths=[1, 1], sr_ratios=[2, 1], hidden_sizes=[16, 32],
                patch_sizes=[7, 3], strides=[4, 2], num_attention_heads=[2, 4], mlp_ratios=[2, 2])),
     Entry("cvt", "CvtConfig", "CvtForImageClassification", "image", HYBRID,
           dict(patch_sizes=[7, 3], patch_stride=[4, 2], patch_padding=[2, 1], embed_dim=[16, 32], num_heads=[2, 4],
-               depth=[1, 2], mlp_ratio=[2, 2], attention_drop_rate=[0, 0], drop_rate=[0, 0], drop_path_rate=[0, 0],
+               depth=[1, 2], mlp_ratio=[2.0, 2.0], attention_drop_rate=[0.0, 0.0], drop_rate=[0.0, 0.0],
+               drop_path_rate=[0.0, 0.0],
                qkv_bias=[True, True], cls_token=[False, True], qkv_projection_method=["dw_bn", "dw_bn"],
                kernel_qkv=[3, 3], padding_kv=[1, 1], stride_kv=[2, 2], padding_q=[1, 1], stride_q=[1, 1])),
     Entry("levit", "LevitConfig", "LevitForImageClassification", "image64", HYBRID,
@@ -84,24 +88,27 @@ VISION = (
     Entry("mobilevit", "MobileViTConfig", "MobileViTForImageClassification", "image64", HYBRID,
           dict(image_size=64, hidden_sizes=[16, 24, 32], neck_hidden_sizes=[8, 8, 16, 16, 24, 24, 32],
                num_attention_heads=4, patch_size=2)),
-    Entry("mobilevit_v2", "MobileViTV2Config", "MobileViTV2ForImageClassification", "image64", HYBRID,
+    Entry("mobilevit_v2", "MobileViTV2Config", "MobileViTV2ForImageClassification", "image64", CNN,
           dict(image_size=64, width_multiplier=0.25, base_attn_unit_dims=[32, 48, 64], n_attn_blocks=[1, 1, 1])),
     Entry("segformer", "SegformerConfig", "SegformerForImageClassification", "image", TRANSFORMER,
           dict(num_encoder_blocks=2, depths=[1, 1], sr_ratios=[2, 1], hidden_sizes=[16, 32], patch_sizes=[7, 3],
                strides=[4, 2], num_attention_heads=[2, 4], mlp_ratios=[2, 2])),
     Entry("yolos", "YolosConfig", "YolosForObjectDetection", "image", TRANSFORMER,
           dict(_VIT, image_size=[32, 32], num_detection_tokens=5, use_mid_position_embeddings=False)),
-    Entry("clip_vision", "CLIPVisionConfig", "CLIPVisionModel", "image", TRANSFORMER, _VIT),
-    Entry("siglip_vision", "SiglipVisionConfig", "SiglipVisionModel", "image", TRANSFORMER, _VIT),
+    Entry("clip_vision", "CLIPVisionConfig", "CLIPVisionModel", "image", ENCODER, _VIT),
+    Entry("siglip_vision", "SiglipVisionConfig", "SiglipVisionModel", "image", ENCODER, _VIT),
 )  # fmt: skip
 
 TEXT = (
     Entry("bert", "BertConfig", "BertForSequenceClassification", "text", TRANSFORMER, _TEXT),
-    Entry("roberta", "RobertaConfig", "RobertaForSequenceClassification", "text", TRANSFORMER, dict(_TEXT, pad_token_id=0)),
+    Entry("roberta", "RobertaConfig", "RobertaForSequenceClassification", "text", TRANSFORMER,
+          dict(_TEXT, pad_token_id=0)),
     Entry("distilbert", "DistilBertConfig", "DistilBertForSequenceClassification", "text", TRANSFORMER,
           dict(vocab_size=99, dim=32, n_layers=2, n_heads=4, hidden_dim=48, max_position_embeddings=64)),
-    Entry("albert", "AlbertConfig", "AlbertForSequenceClassification", "text", TRANSFORMER, dict(_TEXT, embedding_size=16)),
-    Entry("electra", "ElectraConfig", "ElectraForSequenceClassification", "text", TRANSFORMER, dict(_TEXT, embedding_size=16)),
+    Entry("albert", "AlbertConfig", "AlbertForSequenceClassification", "text", TRANSFORMER,
+          dict(_TEXT, embedding_size=16)),
+    Entry("electra", "ElectraConfig", "ElectraForSequenceClassification", "text", TRANSFORMER,
+          dict(_TEXT, embedding_size=16)),
     Entry("mobilebert", "MobileBertConfig", "MobileBertForSequenceClassification", "text", TRANSFORMER,
           dict(_TEXT, embedding_size=16, intra_bottleneck_size=16, num_feedforward_networks=2)),
     Entry("squeezebert", "SqueezeBertConfig", "SqueezeBertForSequenceClassification", "text", TRANSFORMER,
@@ -130,9 +137,9 @@ TEXT = (
     Entry("qwen3", "Qwen3Config", "Qwen3ForCausalLM", "text", TRANSFORMER, dict(_DECODER, head_dim=8)),
     Entry("gemma", "GemmaConfig", "GemmaForCausalLM", "text", TRANSFORMER, dict(_DECODER, head_dim=8)),
     Entry("phi", "PhiConfig", "PhiForCausalLM", "text", TRANSFORMER, dict(_DECODER, num_key_value_heads=4)),
-    Entry("t5_encoder", "T5Config", "T5EncoderModel", "text", TRANSFORMER,
+    Entry("t5_encoder", "T5Config", "T5EncoderModel", "text", ENCODER,
           dict(vocab_size=99, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4)),
-    Entry("bart_encoder", "BartConfig", "BartEncoder", "text", TRANSFORMER,
+    Entry("bart_encoder", "BartConfig", "BartEncoder", "text", ENCODER,
           dict(vocab_size=99, d_model=32, encoder_layers=2, encoder_attention_heads=4, encoder_ffn_dim=48,
                decoder_layers=1, decoder_attention_heads=4, decoder_ffn_dim=48, max_position_embeddings=64)),
 )  # fmt: skip
@@ -144,9 +151,9 @@ _AUDIO = dict(
 )  # fmt: skip
 
 AUDIO = (
-    Entry("wav2vec2", "Wav2Vec2Config", "Wav2Vec2Model", "waveform", HYBRID | {"hidden"}, _AUDIO),
-    Entry("hubert", "HubertConfig", "HubertModel", "waveform", HYBRID | {"hidden"}, _AUDIO),
-    Entry("whisper_encoder", "WhisperConfig", "WhisperEncoder", "mel", TRANSFORMER,
+    Entry("wav2vec2", "Wav2Vec2Config", "Wav2Vec2Model", "waveform", HYBRID, _AUDIO),
+    Entry("hubert", "HubertConfig", "HubertModel", "waveform", HYBRID, _AUDIO),
+    Entry("whisper_encoder", "WhisperConfig", "WhisperEncoder", "mel", ENCODER,
           dict(num_mel_bins=16, d_model=32, encoder_layers=2, encoder_attention_heads=4, encoder_ffn_dim=48,
                decoder_layers=1, decoder_attention_heads=4, decoder_ffn_dim=48, max_source_positions=32)),
     Entry("ast", "ASTConfig", "ASTForAudioClassification", "spectrogram", TRANSFORMER,

@@ -30,7 +30,8 @@ class Fastest(Pass):
     """Make every precision the target runs, time and score each, keep the fastest that is accurate enough.
 
     The student is the yardstick, not the teacher: where ``dev`` was set aside from what the teacher learned, the
-    teacher's score on it is beyond reach, and it is the gate that holds the student to the build's drop. A precision over the size budget is passed over while another
+    teacher's score on it is beyond reach; the gate holds the student to the build's drop. A precision over the size
+    budget is passed over while another
     one fits. Metrics: ``chosen``, ``score`` (name, floor), ``candidates`` with latency, score and reason each.
     """
 
