@@ -10,7 +10,7 @@ from compactor.training.schedule import cosine, mix, order
 def test_cosine_rises_then_falls_to_zero() -> None:
     rates = [cosine(s, 100, 0.1) for s in range(100)]
     assert rates[0] == 0.1 and rates[9] == rates[10] == 1.0
-    assert all(a > b for a, b in itertools.pairwise(rates)) and rates[-1] < 1e-3
+    assert all(a > b for a, b in itertools.pairwise(rates[10:])) and rates[-1] < 1e-3
 
 
 def test_order_is_a_permutation_and_a_function_of_seed_and_epoch() -> None:
