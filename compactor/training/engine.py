@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from compactor.data import Batch, Split
 from compactor.errors import CompactorError, ExitCode, InputError
 from compactor.pipeline.context import Progress, Silent
 from compactor.training import checkpoint, optimizers
+from compactor.training.allocator import memory_kept
 from compactor.training.config import TrainConfig
 from compactor.training.ema import Average
+from compactor.training.inplace import relus_in_place
 from compactor.training.precision import as_trained, bfloat16_is_fast, channels_last, reduced
 from compactor.training.processes import Processes, processes
 from compactor.training.schedule import cosine, mix, order
@@ -96,7 +98,7 @@ def fit(
     """
     if len(split) == 0:
         raise InputError("there is nothing to train on: the training split is empty", "give at least one sample")
-    with processes() as group, torch.random.fork_rng(devices=[]):
+    with processes() as group, memory_kept(), torch.random.fork_rng(devices=[]):
         path = workspace / f"{name}.checkpoint"
         return _Run(module, objective, split, config, path, evaluate, progress or Silent(), group).run()
 
@@ -120,6 +122,8 @@ class _Run:
         self.device = next(module.parameters()).device.type
         self.reduced = config.reduced and bfloat16_is_fast(self.device)
         self.module = channels_last(module) if self.reduced else module
+        if isinstance(module, fx.GraphModule):
+            relus_in_place(module)
         self.wrapped = group.wrap(self.module)
         self.optimizer = optimizers.build(module.named_parameters(), config)
         self.average = Average(module, config.ema) if config.ema else None
