@@ -50,7 +50,9 @@ class OnnxBackend:
         return None
 
 
-def open_onnx(lowered: Lowered, *, threads: int | None = None, batch: int | None = None) -> Session:
+def open_onnx(
+    lowered: Lowered, *, threads: int | None = None, batch: int | None = None, optimize: bool = True
+) -> Session:
     """A session of ONNX Runtime on the first file of any lowered model; all shapes nominal when ``batch`` is given."""
     try:
         import onnxruntime
@@ -59,7 +61,8 @@ def open_onnx(lowered: Lowered, *, threads: int | None = None, batch: int | None
             f"ONNX Runtime cannot be loaded: {error}", "install it with pip install 'compactor[onnx]'"
         ) from error
     options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    levels = onnxruntime.GraphOptimizationLevel
+    options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimize else levels.ORT_DISABLE_ALL
     options.log_severity_level = 3
     if threads is not None:
         options.intra_op_num_threads = threads

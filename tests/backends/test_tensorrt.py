@@ -11,10 +11,12 @@ import onnx
 import pytest
 import torch
 
+from compactor import parity
 from compactor.backends.tensorrt.backend import BUILDER, SETTINGS, TensorRTBackend
 from compactor.errors import MissingRuntimeError, UnsupportedError
 from compactor.ir import graphs
 from compactor.ir.program import Program
+from tests.backends.models import inputs_for
 from tests.backends.template import BackendContract, Device, form
 
 BACKEND = TensorRTBackend()
@@ -113,3 +115,14 @@ def test_masks_beyond_float16_do_not_become_nan(tmp_path: Path) -> None:
     assert session is not None
     tokens, mask = torch.ones(1, 12, dtype=torch.int64), torch.zeros(1, 12, dtype=torch.int64)
     assert session((tokens, mask))[0].isfinite().all()
+
+
+@pytest.mark.parametrize("factor", [1e-3, 1e-7])
+def test_nearly_dead_channels_keep_their_biases(factor: float, tmp_path: Path) -> None:
+    program = form("residual", "int8")
+    scale = program.state["point.weight_scale"].clone()
+    scale[::2] *= factor
+    program = program.with_state({"point.weight_scale": scale})
+    session = BACKEND.reference(BACKEND.lower(program, ORIN, tmp_path))
+    assert session is not None
+    assert parity.check(program, session, inputs_for(program, 8)).error < 5e-3
