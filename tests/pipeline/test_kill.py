@@ -28,7 +28,7 @@ class _Build:
     store: Path
 
     def start(self) -> "subprocess.Popen[str]":
-        command = [sys.executable, "-m", "compactor.cli.main", "build", str(_DIGITS / "teacher.pt2")]
+        command = [sys.executable, "-m", "compactor", "build", str(_DIGITS / "teacher.pt2")]
         command += ["--data", str(_DIGITS / "data"), "--target", self.target, "--output", str(self.output)]
         command += ["--effort", "balanced", "--store", str(self.store), "--json"]
         return subprocess.Popen(
