@@ -19,11 +19,15 @@ from compactor.target import Target, native
 
 @dataclass(frozen=True)
 class Model:
-    """A Program as lowered; ``session`` is None where its runtime is not installed."""
+    """A Program as lowered; ``session`` is None where its runtime is not installed.
+
+    ``witness`` runs the same files for the parity check: the session, or another runtime that reads them.
+    """
 
     program: Program
     lowered: Lowered
     session: Session | None
+    witness: Session | None
 
     def run(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Outputs of the lowered model, or of the Program where the runtime is not here."""
@@ -36,17 +40,18 @@ class Model:
 def lower(program: Program, backend: Backend, target: Target, folder: Path) -> Model:
     """Lower into an empty folder, and open a session where the runtime is installed."""
     lowered = backend.lower(program, target, folder)
-    return Model(program, lowered, backend.open(lowered) if backend.installed() else None)
+    session = backend.open(lowered) if backend.installed() else None
+    return Model(program, lowered, session, session if session is not None else backend.reference(lowered))
 
 
 def check_parity(model: Model, inputs: Sequence[Tensor], who: str) -> parity.Parity | None:
-    """How closely the lowered model follows its Program; None where the runtime is not here.
+    """How closely the lowered model follows its Program; None where no runtime here reads it.
 
     Raises `ParityError` when it does not.
     """
-    if model.session is None:
+    if model.witness is None:
         return None
-    return parity.check(model.program, model.session, inputs).require(f"the {who} lowered for {model.lowered.backend}")
+    return parity.check(model.program, model.witness, inputs).require(f"the {who} lowered for {model.lowered.backend}")
 
 
 def latencies(models: Sequence[Model], backend: Backend, target: Target) -> list[Latency]:
