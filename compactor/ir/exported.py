@@ -1,5 +1,6 @@
 """Between `torch.export.ExportedProgram` and `Program`."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,6 +30,10 @@ def from_exported(exported: ExportedProgram, meta: Mapping[str, Any] | None = No
 
     Raises `UnsupportedError` for an input that is not a tensor, or a sub-graph with control flow.
     """
+    if _writes_unseen(exported):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's own, about its tree specifications
+            exported = exported.run_decompositions({})
     module = exported.module(check_guards=False)
     state = dict(module.named_parameters(remove_duplicate=False)) | dict(module.named_buffers(remove_duplicate=False))
     graph = _inlined(module, state)
@@ -78,6 +83,14 @@ def _compact(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         seen.add(dense.untyped_storage().data_ptr())
         result[name] = dense
     return result
+
+
+def _writes_unseen(exported: ExportedProgram) -> bool:
+    """Whether the graph changes a tensor in place and reads it under another name: only functional code says so."""
+    return any(
+        isinstance(n.target, torch._ops.OpOverload) and n.target._schema.is_mutable and not n.users
+        for n in exported.graph.nodes
+    )
 
 
 def _flatten(value: Any) -> list[Any]:

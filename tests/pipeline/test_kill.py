@@ -56,7 +56,16 @@ class _Build:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("target", ["jetson-orin", "host-cpu"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        "jetson-orin",
+        pytest.param(
+            "host-cpu",
+            marks=pytest.mark.skipif("CI" in os.environ, reason="rests on measurements: needs an idle machine"),
+        ),
+    ],
+)
 def test_killed_builds_end_in_the_same_hashes(target: str, tmp_path: Path) -> None:
     calm = _Build(target, tmp_path / "calm" / "artifact", tmp_path / "calm" / "store")
     started = time.perf_counter()
