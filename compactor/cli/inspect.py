@@ -44,6 +44,7 @@ def describe(space: "SearchSpace") -> dict[str, Any]:
     return {
         "fingerprint": program.fingerprint,
         "inputs": [s.to_dict() for s in program.inputs],
+        "assumed": program.meta.get("assumed"),
         "outputs": list(program.outputs),
         "precision": program.precision,
         "parameters": full.parameters,
@@ -74,6 +75,8 @@ def _show(console: "Console", facts: dict[str, Any]) -> None:
 
     inputs = ", ".join(f"{i['name']} {tuple(i['shape'])} {i['dtype']}" for i in facts["inputs"])
     console.print(f"inputs: {inputs}")
+    if facts["assumed"]:
+        console.print(f"! {facts['assumed']}")
     console.print(f"{facts['parameters']:,} parameters, {facts['macs']:,} MACs, {facts['bytes']:,} bytes\n")
     groups = Table("group", "kind", "size", "parameters", "members", title="groups: axes that shrink together")
     for g in facts["groups"]:

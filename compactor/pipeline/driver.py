@@ -113,6 +113,8 @@ def _check_drop(budget: Budget, data: DataSource) -> None:
 
 
 def _finish(job: _Build, work: Draft) -> Artifact:
+    if job.teacher.meta.get("assumed"):
+        job.progress.note(job.teacher.meta["assumed"])
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(TemporaryDirectory(prefix="compactor-")))
         ctx = _context(job, scratch)

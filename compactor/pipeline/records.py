@@ -50,7 +50,7 @@ def manifest(
         seed=seed,
         pipeline=pipeline,
         history=[Stage(**record) for record in history],
-        teacher=_network(teacher),
+        teacher=_network(teacher).model_copy(update={"assumed": teacher.meta.get("assumed")}),
         student=_network(student, _subnet(history)),
         data=DataRecord(fingerprint=data.fingerprint, synthetic=data.synthetic),
         metrics=metrics,

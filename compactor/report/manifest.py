@@ -29,13 +29,18 @@ class Stage(Model):
 
 
 class Network(Model):
-    """Identity and cost of a Program. ``subnet`` is what was kept of the teacher, None when nothing was removed."""
+    """Identity and cost of a Program.
+
+    ``subnet`` is what was kept of the teacher, None when nothing was removed; ``assumed`` what the frontend had to
+    guess of a teacher, such as the shape of its inputs.
+    """
 
     fingerprint: str
     parameters: int
     macs: int
     precision: str = "float32"
     subnet: dict[str, Any] | None = None
+    assumed: str | None = None
 
 
 class Score(Model):

@@ -34,7 +34,7 @@ def rows(manifest: Manifest) -> list[Row]:
 
 def notes(manifest: Manifest) -> list[str]:
     """What must not be overlooked."""
-    lines = []
+    lines = [manifest.teacher.assumed] if manifest.teacher.assumed else []
     if manifest.data.synthetic:
         lines.append("accuracy unverified: no data was given, the inputs were synthetic")
     elif manifest.metrics.score.name == "agreement":

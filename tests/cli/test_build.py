@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from compactor.cli.main import run
+from tests.frontend.teachers import convolutional
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits"
 SHORT = ["--pipeline", "canonicalize,fold_batchnorm"]
@@ -48,6 +50,19 @@ def test_a_missed_limit_still_leaves_the_artifact(tmp_path: Path, capsys: pytest
     assert "accuracy unverified" in summary
     assert "latency is predicted, not measured" in summary
     assert run(["finish", str(tmp_path / "out")]) == 4
+
+
+@pytest.mark.timeout(600)
+def test_what_was_assumed_of_the_teacher_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save(convolutional().state_dict(), tmp_path / "w.pt")
+    factory = ["--factory", "tests.frontend.teachers:convolutional", "--target", "jetson-orin"]
+    output = tmp_path / "out"
+    assert run(["build", str(tmp_path / "w.pt"), *factory, "--output", str(output), *SHORT]) == 0
+    streams = capsys.readouterr()
+    assert "input 1x3x32x32 assumed" in streams.err, "before the work, so that it can be stopped"
+    assert "! input 1x3x32x32 assumed" in streams.out
+    assert "1x3x32x32 assumed" in json.loads((output / "manifest.json").read_text())["teacher"]["assumed"]
+    assert "! input 1x3x32x32 assumed" in (output / "summary.txt").read_text()
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from compactor.cli.main import run
+from tests.frontend.teachers import convolutional
 
 TEACHER = Path(__file__).parents[2] / "examples" / "digits" / "teacher.pt2"
 
@@ -25,6 +27,17 @@ def test_tables(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     for words in ("206,066 parameters", "stem.0.weight:0", "blocks.8", "output"):
         assert words in text
+
+
+def test_what_was_assumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save(convolutional().state_dict(), tmp_path / "w.pt")
+    arguments = ["inspect", str(tmp_path / "w.pt"), "--factory", "tests.frontend.teachers:convolutional"]
+    assert run(arguments) == 0
+    assert "! input 1x3x32x32 assumed" in capsys.readouterr().out
+    assert run([*arguments, "--json"]) == 0
+    assert "1x3x32x32 assumed" in json.loads(capsys.readouterr().out)["assumed"]
+    assert run(["inspect", str(TEACHER), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["assumed"] is None
 
 
 @pytest.mark.parametrize("content", [b"", b"not a model", TEACHER.read_bytes()[:5000]])

@@ -35,7 +35,12 @@ def metrics(p50: float = 1.0, basis: Any = "measured", score: Any = "accuracy") 
 
 
 def manifest(
-    seed: int = 0, p50: float = 1.0, basis: Any = "measured", score: Any = "accuracy", limits: Limits | None = None
+    seed: int = 0,
+    p50: float = 1.0,
+    basis: Any = "measured",
+    score: Any = "accuracy",
+    limits: Limits | None = None,
+    assumed: str | None = None,
 ) -> Manifest:
     """A whole manifest; ``limits`` default to none."""
     limits = limits or Limits()
@@ -47,7 +52,7 @@ def manifest(
         seed=seed,
         pipeline="canonicalize",
         history=[Stage(pass_="canonicalize", version=1, seconds=p50)],
-        teacher=Network(fingerprint="aa", parameters=100, macs=1000),
+        teacher=Network(fingerprint="aa", parameters=100, macs=1000, assumed=assumed),
         student=Network(fingerprint="bb", parameters=25, macs=250, precision="int8", subnet={"groups": {}}),
         data=DataRecord(fingerprint="cc", synthetic=score == "unverified"),
         metrics=figures,

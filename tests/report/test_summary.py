@@ -26,6 +26,12 @@ def test_synthetic() -> None:
     assert "gate: MISSED" in result
 
 
+def test_what_was_assumed_of_the_teacher() -> None:
+    result = text(manifest(assumed="input 1x3x32x32 assumed: its first convolution has stride 1"))
+    assert "! input 1x3x32x32 assumed: its first convolution" in " ".join(result.split())
+    assert "assumed" not in text(manifest())
+
+
 def test_gate_lines() -> None:
     result = text(manifest(limits=Limits(latency=5.0, size=4)))
     assert "1.000 ms (measured)" in result and "passed" in result
