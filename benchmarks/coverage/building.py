@@ -10,7 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks.coverage import byhand, pretrained
+from benchmarks.coverage.byhand import ByHand
 from benchmarks.coverage.pretrained import Entry
+from tests.models.weights import randomize
+
+Architecture = Entry | ByHand
 
 MODULES = {
     "BartEncoder": "transformers.models.bart.modeling_bart",
@@ -64,14 +69,25 @@ def inputs_of(kind: str) -> tuple[tuple[str, ...], tuple[Tensor, ...]]:
     return (name,), (torch.rand(shape, generator=generator),)
 
 
-def build(entry: Entry, seed: int = 0) -> tuple[nn.Module, tuple[Tensor, ...]]:
-    """The module in eval mode and a batch of two."""
-    with quiet(), torch.random.fork_rng():
+def architectures() -> dict[str, Architecture]:
+    """All entries by name, in the order of the table."""
+    return {entry.name: entry for entry in (*pretrained.ENTRIES, *byhand.ENTRIES)}
+
+
+def build(entry: Architecture, seed: int = 0) -> tuple[nn.Module, tuple[Tensor, ...]]:
+    """The module in eval mode, with weights that hide nothing, and a batch of two."""
+    with torch.random.fork_rng():
         torch.manual_seed(seed)
+        module, inputs = (entry.make(), entry.batch()) if isinstance(entry, ByHand) else _pretrained(entry)
+        return randomize(module, seed), inputs
+
+
+def _pretrained(entry: Entry) -> tuple[nn.Module, tuple[Tensor, ...]]:
+    with quiet():
         transformers = importlib.import_module("transformers")
         config = getattr(transformers, entry.config)(**entry.arguments)
         owner = importlib.import_module(MODULES.get(entry.model, "transformers"))
         model = getattr(owner, entry.model)(config)
     names, inputs = inputs_of(entry.inputs)
     fixed: dict[str, Any] = {"use_cache": False} if "Causal" in entry.model or "LMHead" in entry.model else {}
-    return Flat(model, names, fixed).eval(), inputs
+    return Flat(model, names, fixed), inputs

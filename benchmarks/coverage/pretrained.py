@@ -50,7 +50,7 @@ VISION = (
     Entry("mobilenet_v2", "MobileNetV2Config", "MobileNetV2ForImageClassification", "image", CNN,
           dict(image_size=32, depth_multiplier=0.35)),
     Entry("efficientnet", "EfficientNetConfig", "EfficientNetForImageClassification", "image", CNN,
-          dict(image_size=32, width_coefficient=0.25, depth_coefficient=0.5, hidden_dim=64)),
+          dict(image_size=32, width_coefficient=0.25, depth_coefficient=0.5, hidden_dim=320)),
     Entry("convnext", "ConvNextConfig", "ConvNextForImageClassification", "image", CNN,
           dict(hidden_sizes=[16, 24, 32], depths=[1, 2, 1], num_stages=3)),
     Entry("convnext_v2", "ConvNextV2Config", "ConvNextV2ForImageClassification", "image", CNN,
