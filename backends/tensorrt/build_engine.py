@@ -99,7 +99,10 @@ def shape_of(settings: dict[str, Any], name: str, batch: int) -> tuple[int, ...]
 def build(trt: Any, settings: dict[str, Any], folder: Path, options: argparse.Namespace) -> tuple[bytes, bytes, float]:
     """The serialized engine, the timing cache, and the seconds it took."""
     logger = trt.Logger(trt.Logger.INFO if options.verbose else trt.Logger.WARNING)
-    builder = trt.Builder(logger)
+    try:
+        builder = trt.Builder(logger)
+    except TypeError as error:  # TensorRT returned none, having logged why
+        fail(5, f"TensorRT cannot use a GPU here: {error}", "run on the device; see the log above, and nvidia-smi")
     network = parse(trt, builder, logger, folder / settings["model"])
     config = configure(trt, builder, network, settings, options)
     known = options.output / "timing.cache"
