@@ -19,7 +19,8 @@ Example, on the device, after copying the artifact there:
 def command(folder: Path, as_json: bool) -> int:
     """On the device: load or build the engine, check parity, and put measured latency in place of predicted.
 
-    The gate is decided again with the measured figure: exit code 1 when a limit is missed.
+    The gate is decided again with the measured figure: exit code 1 when a limit is missed. Where the teacher's latency
+    is only predicted, ratios and limits relative to it stay with what was predicted of the student.
     """
     from compactor.pipeline.verification import finish
     from compactor.report import summary

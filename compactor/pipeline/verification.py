@@ -7,12 +7,11 @@ from torch import Tensor
 from compactor import parity
 from compactor.errors import InputError, ParityError, UnsupportedError
 from compactor.ir.program import Program
-from compactor.latency import Latency
 from compactor.pipeline.lowering import measure
 from compactor.pipeline.request import backend_of, check_data, open_data, resolve_target
 from compactor.report import gate
 from compactor.report.artifact import Artifact
-from compactor.report.manifest import LatencyFigure, Metrics, ParityRecord
+from compactor.report.manifest import ParityRecord
 
 _SAMPLES = 32
 
@@ -60,15 +59,9 @@ def finish(artifact: Artifact) -> Artifact:
                 f"the model lowered for {record.backend} differs from student.pt2: relative error {record.error:.2e}",
                 "build again, with the versions of the device's runtime",
             )
-    metrics = _measured(artifact, measure(artifact, target))
+    metrics = manifest.metrics.with_measured(measure(artifact, target))
     decided = gate.evaluate(metrics, manifest.budget)
     return artifact.rewrite(manifest.model_copy(update={"metrics": metrics, "gate": decided, "parity": records}))
-
-
-def _measured(artifact: Artifact, latency: Latency) -> Metrics:
-    metrics = artifact.manifest.metrics
-    figures = metrics.latency_ms.model_copy(update={"student": LatencyFigure.of(latency)})
-    return metrics.model_copy(update={"latency_ms": figures})
 
 
 def _check_whole(artifact: Artifact) -> None:

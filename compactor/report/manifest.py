@@ -85,10 +85,20 @@ class LatencyFigure(Model):
 
 
 class Latencies(Model):
-    """Milliseconds at batch 1, on the same runtime."""
+    """Milliseconds at batch 1, on the same runtime.
+
+    ``predicted`` is what was predicted of a student that was measured later, without the teacher.
+    """
 
     teacher: LatencyFigure
     student: LatencyFigure
+    predicted: LatencyFigure | None = None
+
+    def pair(self) -> tuple[LatencyFigure, LatencyFigure] | None:
+        """Teacher and student of one kind, measured or predicted: what may be compared. None where there is none."""
+        same = (s for s in (self.student, self.predicted) if s is not None and s.basis == self.teacher.basis)
+        student = next(same, None)
+        return None if student is None else (self.teacher, student)
 
 
 class Sizes(Model):
@@ -104,6 +114,13 @@ class Metrics(Model):
     score: Score
     latency_ms: Latencies
     size_bytes: Sizes
+
+    def with_measured(self, latency: Latency) -> "Metrics":
+        """The figures with the student's latency as measured on the device; what was predicted of it is kept."""
+        before = self.latency_ms
+        predicted = before.student if before.student.basis == "predicted" else before.predicted
+        after = Latencies(teacher=before.teacher, student=LatencyFigure.of(latency), predicted=predicted)
+        return self.model_copy(update={"latency_ms": after})
 
 
 class Limits(Model):
@@ -201,7 +218,8 @@ class Manifest(Model):
         part["history"] = [{k: stage[k] for k in ("pass", "version", "config")} for stage in whole["history"]]
         part["score"] = whole["metrics"]["score"]
         part["size_bytes"] = whole["metrics"]["size_bytes"]
-        latencies = whole["metrics"]["latency_ms"]
+        latencies = dict(whole["metrics"]["latency_ms"])
+        latencies["student"] = latencies.pop("predicted", latencies["student"])
         part["predicted_ms"] = {k: v for k, v in latencies.items() if v["basis"] == "predicted"}
         return hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest()
 

@@ -4,7 +4,7 @@ import io
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from compactor.report.manifest import Check, Gate, LatencyFigure, Manifest
+from compactor.report.manifest import Check, Gate, Latencies, LatencyFigure, Manifest
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,17 +19,28 @@ def rows(manifest: Manifest) -> list[Row]:
     gained = 0.0 - round(score.drop, 2)  # never minus zero
     return [
         (_score_label(manifest), f"{score.teacher:.2f} %", f"{score.student:.2f} %", f"{gained:+.2f} points"),
-        (
-            "latency, batch 1",
-            _latency(latency.teacher),
-            _latency(latency.student),
-            _ratio(latency.teacher.p50, latency.student.p50, "faster"),
-        ),
+        *_latency_rows(latency),
         ("size", _bytes(size.teacher), _bytes(size.student), _ratio(size.teacher, size.student, "smaller")),
         _count("parameters", manifest.teacher.parameters, manifest.student.parameters),
         _count("MACs", manifest.teacher.macs, manifest.student.macs),
         ("precision", manifest.teacher.precision, manifest.student.precision, ""),
     ]
+
+
+def _latency_rows(latency: Latencies) -> list[Row]:
+    """One row, or one per kind where only the student was measured: ratios never cross kinds."""
+    pair = latency.pair()
+    rows = []
+    if pair is None or pair[1] is not latency.student:
+        rows.append(("latency, batch 1", _missing(latency.teacher), _latency(latency.student), ""))
+    if pair is not None:
+        ratio = _ratio(pair[0].p50, pair[1].p50, "faster")
+        rows.append(("latency, batch 1", _latency(pair[0]), _latency(pair[1]), ratio))
+    return rows
+
+
+def _missing(teacher: LatencyFigure) -> str:
+    return "not measured" if teacher.basis == "predicted" else _latency(teacher)
 
 
 def notes(manifest: Manifest) -> list[str]:
@@ -39,8 +50,11 @@ def notes(manifest: Manifest) -> list[str]:
         lines.append("accuracy unverified: no data was given, the inputs were synthetic")
     elif manifest.metrics.score.name == "agreement":
         lines.append("the data has no labels: the score is agreement with the teacher")
-    if manifest.metrics.latency_ms.student.basis == "predicted":
+    latency = manifest.metrics.latency_ms
+    if latency.student.basis == "predicted":
         lines.append(f"latency is predicted, not measured: {manifest.target} is not present here")
+    elif latency.teacher.basis == "predicted":
+        lines.append("the teacher was not measured here: its latency is predicted, and compared with predictions only")
     return lines
 
 

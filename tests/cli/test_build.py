@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from compactor.cli.main import run
+from compactor.report.artifact import Artifact
+from compactor.report.manifest import Latencies, LatencyFigure
 from tests.frontend.teachers import convolutional
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits"
@@ -35,6 +37,23 @@ def test_host_cpu_from_build_to_finish(tmp_path: Path, capsys: pytest.CaptureFix
     assert run(["finish", str(output)]) == 0
     assert run(["gate", str(output)]) == 0
     assert json.loads((output / "manifest.json").read_text())["content"] == manifest["content"]
+    finish_a_prediction(Artifact.open(output), capsys)
+
+
+def finish_a_prediction(artifact: Artifact, capsys: pytest.CaptureFixture[str]) -> None:
+    """What `finish` makes of the artifact where teacher and student were only predicted."""
+    teacher, student = (LatencyFigure(p50=p50, basis="predicted") for p50 in (60.0, 20.0))
+    metrics = artifact.manifest.metrics
+    predicted = metrics.model_copy(update={"latency_ms": Latencies(teacher=teacher, student=student)})
+    artifact = artifact.rewrite(artifact.manifest.model_copy(update={"metrics": predicted}))
+    capsys.readouterr()
+    assert run(["finish", str(artifact.folder)]) == 0
+    text = capsys.readouterr().out
+    assert "not measured" in text and "3.00x faster" in text and text.count("faster") == 1
+    manifest = Artifact.open(artifact.folder).manifest
+    found = manifest.metrics.latency_ms
+    assert (found.teacher, found.student.basis, found.predicted) == (teacher, "measured", student)
+    assert manifest.content == artifact.manifest.content
 
 
 @pytest.mark.timeout(600)

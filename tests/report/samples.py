@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from compactor.latency import Latency
 from compactor.report.artifact import Artifact, draft
 from compactor.report.gate import evaluate
 from compactor.report.manifest import (
@@ -70,3 +71,9 @@ def build(folder: Path, **changes: Any) -> Artifact:
         (work.folder / "student.pt2").write_bytes(b"student")
         (work.subfolder("onnx") / "model.onnx").write_bytes(b"model")
         return work.finish(manifest(**changes))
+
+
+def finished(manifest: Manifest, p50: float) -> Manifest:
+    """The manifest after the student was measured on the device."""
+    metrics = manifest.metrics.with_measured(Latency(p50, "measured", n=100))
+    return manifest.model_copy(update={"metrics": metrics, "gate": evaluate(metrics, manifest.budget)})

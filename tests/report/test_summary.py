@@ -2,7 +2,7 @@
 
 from compactor.report.manifest import Limits
 from compactor.report.summary import text
-from tests.report.samples import manifest
+from tests.report.samples import finished, manifest
 
 
 def test_measured() -> None:
@@ -18,6 +18,14 @@ def test_predicted() -> None:
     assert "1.000 ms (predicted," in result and "0.500 to 2.000)" in result
     assert "latency is predicted, not measured" in result
     assert "(measured)" not in result
+
+
+def test_finished_where_the_teacher_is_only_predicted() -> None:
+    result = " ".join(text(finished(manifest(p50=1.0, basis="predicted"), p50=2.0)).split())
+    assert "not measured 2.000 ms (measured)" in result.replace("│ ", "")
+    assert "2.00x faster" not in result, "predicted over measured"
+    assert "4.00x faster" in result, "predicted over predicted"
+    assert "the teacher was not measured here" in result
 
 
 def test_synthetic() -> None:
