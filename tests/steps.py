@@ -114,18 +114,25 @@ class SqueezeExcite(Keeping):
 
 @dataclass(frozen=True)
 class Shuffle(Keeping):
-    """Channel shuffle: view, transpose, view."""
+    """Shuffle of units: view, transpose, view."""
+
+    groups: int
+
+    def build(self, c: int, axis: int) -> nn.Module:
+        sizes = (math.gcd(self.groups, c), c // math.gcd(self.groups, c))
+        first = axis if axis > 0 else -2
+        return Fn(lambda m, x: x.unflatten(axis, sizes).transpose(first, first + 1).flatten(first, first + 1))
+
+
+@dataclass(frozen=True)
+class GroupedNorm(Keeping):
+    """A view into groups of units, each normalised on its own, and back: the norm of queries and keys, per head."""
 
     groups: int
 
     def build(self, c: int, axis: int) -> nn.Module:
         groups = math.gcd(self.groups, c)
-
-        def shuffle(m: nn.Module, x: Tensor) -> Tensor:
-            n, _, h, w = x.shape
-            return x.view(n, groups, c // groups, h, w).transpose(1, 2).reshape(n, c, h, w)
-
-        return Fn(shuffle)
+        return Fn(lambda m, x: m.norm(x.unflatten(-1, (groups, -1))).flatten(-2), norm=nn.LayerNorm(c // groups))
 
 
 @dataclass(frozen=True)
@@ -276,6 +283,20 @@ class Reuse(Keeping):
 
     def build(self, c: int, axis: int) -> nn.Module:
         return Fn(lambda m, x: m.inner(torch.tanh(m.inner(x))), inner=chain(self.body, c, axis, end=c))
+
+
+@dataclass(frozen=True)
+class Tied(Keeping):
+    """One matrix into ``hidden`` units and, transposed, out of them."""
+
+    hidden: int
+
+    def build(self, c: int, axis: int) -> nn.Module:
+        def both(m: nn.Module, x: Tensor) -> Tensor:
+            x = x.movedim(axis, -1)
+            return F.linear(F.gelu(m.into(x)), m.into.weight.t()).movedim(-1, axis)  # type: ignore[operator, union-attr]
+
+        return Fn(both, into=nn.Linear(c, self.hidden))
 
 
 @dataclass(frozen=True)

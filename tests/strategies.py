@@ -6,7 +6,7 @@ removing any step leaves a legal recipe and failures shrink to the step that mat
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 
 import torch
 from hypothesis import strategies as st
@@ -48,7 +48,7 @@ class Recipe:
         return _exported(self)
 
 
-@cache
+@lru_cache(maxsize=32)
 def _exported(recipe: Recipe) -> Program:
     shapes = ({0: Dim("batch", min=1, max=64)},)
     return from_exported(torch.export.export(recipe.module(), recipe.inputs(), dynamic_shapes=shapes))
@@ -90,6 +90,7 @@ def image_steps() -> st.SearchStrategy[Step]:
             st.builds(steps.ChannelsLast, _UNITS),
             st.builds(steps.PadChannels, st.sampled_from((2, 4))),
             st.builds(steps.Pool, st.sampled_from(("max", "average", "stride"))),
+            st.builds(steps.Tied, _UNITS),
         ]
     )
 
@@ -108,6 +109,9 @@ def sequence_steps() -> st.SearchStrategy[Step]:
             st.builds(steps.Dense, _UNITS, _ACTIVATIONS),
             st.builds(steps.Norm, st.sampled_from(("layer", "rms"))),
             st.builds(steps.FeedForward, _UNITS, st.sampled_from(("plain", "glu", "swiglu"))),
+            st.builds(steps.Shuffle, st.sampled_from((2, 4))),
+            st.builds(steps.GroupedNorm, st.sampled_from((2, 4))),
+            st.builds(steps.Tied, _UNITS),
             attention,
         ]
     )

@@ -1,7 +1,7 @@
 """Check every architecture: expected group kinds, and random subnets from mask to runtime.
 
-``python -m benchmarks.coverage [NAME...]``. Per subnet: mask equals slice, predicted cost equals counted cost, it trains a
-step, saves and loads, and the first ones run in ONNX Runtime and OpenVINO. Exit status 1 when a bar is missed.
+``python -m benchmarks.coverage [NAME...]``. Every subnet: mask equals slice, predicted cost equals counted cost, it
+trains a step, is saved and loaded; the first ones run in both runtimes. Exit status 1 when a bar is missed.
 """
 
 import argparse
