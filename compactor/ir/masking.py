@@ -1,5 +1,6 @@
 """Masking: a Subnet applied softly. Shapes stay, removed indices are zero and nothing depends on them."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -67,9 +68,10 @@ class Masking:
             ratio *= 1.0 if alive is None else len(alive) / int(alive.sum())
         return ratio
 
-    def zeroed(self, node: Any, value: Any, before: fx.Node) -> Any:
-        """``value`` with removed indices set to zero, inserted before a node."""
-        array = self._array(node, list(range(len(self.shape(node)))))
+    def zeroed(self, node: Any, value: Any, before: fx.Node, dims: Sequence[int] | None = None) -> Any:
+        """``value`` with removed indices of ``dims`` (None: all) set to zero, inserted before a node."""
+        rank = len(self.shape(node))
+        array = self._array(node, [d % rank for d in (range(rank) if dims is None else dims)])
         if array is None:
             return value
         with self.graph.inserting_before(before):

@@ -15,6 +15,7 @@ from compactor.passes.canonicalize.inplace import remove_inplace
 from compactor.passes.canonicalize.linears import recognise_linears, unflatten_linears
 from compactor.passes.canonicalize.masks import simplify_masks
 from compactor.passes.canonicalize.spellings import unify_spellings
+from compactor.passes.canonicalize.weights import store_weights
 from compactor.pipeline.context import PassContext
 from compactor.pipeline.passes import Pass, PassResult
 
@@ -25,6 +26,7 @@ REWRITES: tuple[Callable[[Draft], int], ...] = (
     merge_duplicates,
     fold_constants,
     recognise_linears,
+    store_weights,
     unflatten_linears,
     simplify_masks,
     recognise_attention,

@@ -20,7 +20,7 @@ def remove_inplace(draft: Draft) -> int:
         if not _is_inplace(node):
             continue
         source = node.args[0]
-        if not isinstance(source, fx.Node) or _has_views(source, node):
+        if not isinstance(source, fx.Node) or _seen_elsewhere(source, node):
             raise UnsupportedError(
                 f"node {node.name} ({node.target}) changes a tensor in place through a view",
                 "export with torch.export.export(...).run_decompositions({}), which makes in-place code functional",
@@ -45,11 +45,20 @@ def _twin(node: fx.Node) -> Any:
     return getattr(packet, overload)
 
 
-def _has_views(source: fx.Node, node: fx.Node) -> bool:
-    """Whether memory of ``source`` is seen under another name than the one ``node`` replaces."""
-    if source.op in ("placeholder", "get_attr") or _is_view(source):
+def _seen_elsewhere(source: fx.Node, node: fx.Node) -> bool:
+    """Whether what ``node`` writes is read later under another name than ``source`` or its own."""
+    root = source
+    while _is_view(root):
+        if not root.all_input_nodes:
+            return True
+        root = root.all_input_nodes[0]
+    if root.op in ("placeholder", "get_attr"):
         return True
-    return any(_is_view(user) and user is not node for user in source.users)
+    aliases = [root]
+    for alias in aliases:
+        aliases.extend(user for user in alias.users if user is not node and (_is_view(user) or _is_inplace(user)))
+    later = _after(node)
+    return any(user in later for alias in aliases if alias is not source for user in alias.users)
 
 
 def _is_view(node: fx.Node) -> bool:
@@ -63,9 +72,14 @@ def _is_view(node: fx.Node) -> bool:
 
 
 def _redirect_later(source: fx.Node, node: fx.Node) -> None:
+    later = _after(node)
+    source.replace_all_uses_with(node, delete_user_cb=lambda user: user in later)
+
+
+def _after(node: fx.Node) -> set[fx.Node]:
     later = set()
     following = node.next
     while following.op != "root":
         later.add(following)
         following = following.next
-    source.replace_all_uses_with(node, delete_user_cb=lambda user: user in later)
+    return later

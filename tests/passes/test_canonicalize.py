@@ -13,6 +13,7 @@ from torch.export import Dim
 from torch.nn import functional as F
 
 from compactor.errors import UnsupportedError
+from compactor.ir import graphs
 from compactor.ir.exported import from_exported
 from compactor.ir.program import Program
 from compactor.ir.verify import verify
@@ -283,3 +284,35 @@ def test_a_row_without_keys_is_treated_as_before() -> None:
     blind = torch.zeros(5, 5).masked_fill(torch.eye(5).bool() | _FUTURE, lowest)
     program = traced(_attend(lambda q, k: q @ k.transpose(-1, -2) * 0.3 + blind), 2, 3, 2, 5, 8)
     assert error(program, canonical(program)[0]) <= 1e-5
+
+
+def test_in_place_on_a_view_that_alone_is_read_later() -> None:
+    def function(x: Tensor) -> Tensor:
+        return (x + 1).flatten(1).mul_(2) - 1
+
+    x = torch.randn(3, 4, 5)
+    assert torch.equal(canonical(traced(function, 2, 4, 5))[0](x), function(x))
+
+
+def test_weight_norm_becomes_a_plain_weight() -> None:
+    torch.manual_seed(0)
+    layer = nn.utils.parametrizations.weight_norm(nn.Conv1d(4, 8, 3, groups=2))
+    program = traced(layer, 2, 4, 9)
+    result, _, _ = canonical(program)
+    assert targets(result) == ["conv1d.default"]
+    assert len(result.trainable & set(graphs.used_state(result.graph))) == 2
+    x = torch.randn(3, 4, 9)
+    assert torch.allclose(result(x), layer(x), atol=1e-6)
+
+
+def test_a_computed_weight_that_something_else_reads_stays() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.rand(4, 4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.linear(F.linear(x, self.weight.exp()), self.weight)
+
+    result, _, _ = canonical(traced(Tied(), 2, 4))
+    assert "exp.default" in targets(result)

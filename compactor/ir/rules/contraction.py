@@ -63,8 +63,10 @@ def _letters(left: int, right: int) -> tuple[str, str, str]:
 def mask_contraction(old: fx.Node, new: fx.Node, masking: Masking) -> None:
     """Removed indices of a summed axis must contribute nothing, whatever an activation made of their zeros."""
     if op_name(old) == "einsum":
-        operands = list(arguments(new)[1])
-        operands[0] = masking.zeroed(arguments(old)[1][0], operands[0], new)
+        inputs, _, result = str(arguments(old)[0]).replace(" ", "").partition("->")
+        first, operands = inputs.split(",")[0], list(arguments(new)[1])
+        summed = [d for d, letter in enumerate(first) if letter not in result]
+        operands[0] = masking.zeroed(arguments(old)[1][0], operands[0], new, summed)
         new.update_arg(1, operands)
     else:
-        new.update_arg(0, masking.zeroed(arguments(old)[0], arguments(new)[0], new))
+        new.update_arg(0, masking.zeroed(arguments(old)[0], arguments(new)[0], new, [-1]))

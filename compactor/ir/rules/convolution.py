@@ -52,13 +52,11 @@ def _transposed(node: fx.Node) -> bool:
 
 def _grouped(node: fx.Node, analysis: Analysis, x: Axes, weight: Axes, groups: int) -> Cluster | None:
     """Whole groups are removed where there are many, the same channels of every group where there are few."""
-    channels = x.cluster(1)
-    if _transposed(node) or channels is None:
-        reason = "a grouped convolution of a fixed axis" if channels is None else "a grouped transposed convolution"
+    channels, out = x.cluster(1), weight.cluster(0)
+    if _transposed(node) or channels is None or out is None:
+        reason = "a grouped transposed convolution" if _transposed(node) else "a grouped convolution of a fixed axis"
         analysis.pin_all([x, weight], node, reason)
         return None
-    out = weight.cluster(0)
-    assert out is not None
     before, after = channels.ids.reshape(groups, -1), out.ids.reshape(groups, -1)
     if groups >= min(before.shape[1], after.shape[1]):
         unit = before[:, :1]

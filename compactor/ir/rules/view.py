@@ -1,5 +1,6 @@
 """Views: reshape, permute, squeeze, expand, repeat."""
 
+import operator
 from typing import Any
 
 import numpy as np
@@ -36,13 +37,24 @@ def resize_unflatten(old: fx.Node, new: fx.Node, resize: Resize) -> None:
 
 
 def resized(old_sizes: list[Any], new_sizes: list[Any], old: fx.Node, resize: Resize) -> list[Any]:
-    """A size list whose literals are those of the sliced result; a size that follows the batch is left to inference."""
+    """A size list whose literals are those of the sliced result; one that follows the batch is inferred or scaled."""
     before, after = resize.old_shape(old), resize.new_shape(old)
     for d, (size, was, now) in enumerate(zip(old_sizes, before, after, strict=True)):
         if was == now or size == -1:
             continue
-        new_sizes[d] = now if isinstance(size, int) else -1
+        if isinstance(size, int):
+            new_sizes[d] = now
+        else:
+            new_sizes[d] = -1 if -1 not in new_sizes else _scaled(new_sizes[d], now, was)
     return new_sizes
+
+
+def _scaled(size: fx.Node, now: int, was: int) -> fx.Node:
+    """size * now / was, computed where the size is."""
+    with size.graph.inserting_after(size):
+        product = size.graph.call_function(operator.mul, (size, now))
+    with size.graph.inserting_after(product):
+        return size.graph.call_function(operator.floordiv, (product, was))
 
 
 @rule("permute", "transpose", "t", "movedim", "numpy_T", "swapaxes", "adjoint", "mT")
