@@ -1,6 +1,5 @@
 """``compactor``: the command group, and what every outcome turns into: a message and an exit code."""
 
-import errno
 import json
 import os
 import shlex
@@ -13,7 +12,7 @@ from typing import NoReturn
 import click
 
 from compactor.cli import build, finish, gate, inspect, passes, targets, verify
-from compactor.errors import CompactorError, ExitCode
+from compactor.errors import CompactorError, ExitCode, InternalError
 
 EPILOG = """\b
 Exit codes: 0 done; 1 a limit is missed or an artifact is damaged; 2 wrong request;
@@ -58,8 +57,12 @@ def run(arguments: Sequence[str]) -> int:
 
 def _explain(error: BaseException, arguments: Sequence[str]) -> tuple[str, str, str, ExitCode]:
     """Kind, message, remedy and exit code of what stopped a command."""
+    from compactor.pipeline import disk
+
     kind = type(error).__name__
     match error:
+        case OSError() | RuntimeError() | InternalError() if (full := disk.full(error)) is not None:
+            return "UsageError", full, "free some space, or write (and point TMPDIR) to another disk", ExitCode.USAGE
         case CompactorError():
             return kind, error.message, error.remedy, error.exit_code
         case click.UsageError():
@@ -68,9 +71,6 @@ def _explain(error: BaseException, arguments: Sequence[str]) -> tuple[str, str, 
         case click.Abort() | KeyboardInterrupt():
             again = shlex.join(["compactor", *arguments])
             return "Interrupted", "interrupted", f"run the same command to go on: {again}", ExitCode.INTERRUPTED
-        case OSError(errno=errno.ENOSPC):
-            where = error.filename or "the disk"
-            return kind, f"no space is left for {where}", "free some space, or give another --output", ExitCode.INTERNAL
         case MemoryError():
             return kind, "out of memory", "close other programs, or use a machine with more memory", ExitCode.INTERNAL
     return (

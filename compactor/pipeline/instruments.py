@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from compactor.ir.program import Program
+from compactor.pipeline import disk
 from compactor.pipeline.context import Progress
 from compactor.pipeline.passes import Pass
 
@@ -93,8 +94,9 @@ class Dumps(Instrument):
         self._write(f"{position + 1:02}.{step.name}.txt", program)
 
     def _write(self, name: str, program: Program) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / name).write_text(describe(program), encoding="utf-8")
+        with disk.writing(self.folder, "free some space, or point --dumps to another disk"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            disk.write_text(self.folder / name, describe(program))
 
 
 def describe(program: Program) -> str:

@@ -39,7 +39,11 @@ class Model:
 
 def lower(program: Program, backend: Backend, target: Target, folder: Path) -> Model:
     """Lower into an empty folder, and open a session where the runtime is installed."""
-    lowered = backend.lower(program, target, folder)
+    try:
+        lowered = backend.lower(program, target, folder)
+    except OSError as error:
+        error.filename = error.filename or str(folder)  # a failed write does not say where
+        raise
     session = backend.open(lowered) if backend.installed() else None
     return Model(program, lowered, session, session if session is not None else backend.reference(lowered))
 

@@ -7,6 +7,7 @@ from torch import Tensor
 from compactor import parity
 from compactor.errors import InputError, ParityError, UnsupportedError
 from compactor.ir.program import Program
+from compactor.pipeline import disk
 from compactor.pipeline.lowering import measure
 from compactor.pipeline.request import backend_of, check_data, open_data, resolve_target
 from compactor.report import gate
@@ -61,7 +62,9 @@ def finish(artifact: Artifact) -> Artifact:
             )
     metrics = manifest.metrics.with_measured(measure(artifact, target))
     decided = gate.evaluate(metrics, manifest.budget)
-    return artifact.rewrite(manifest.model_copy(update={"metrics": metrics, "gate": decided, "parity": records}))
+    finished = manifest.model_copy(update={"metrics": metrics, "gate": decided, "parity": records})
+    with disk.writing(artifact.folder, "free some space, then finish again; the artifact is as it was"):
+        return artifact.rewrite(finished)
 
 
 def _check_whole(artifact: Artifact) -> None:

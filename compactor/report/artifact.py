@@ -171,8 +171,7 @@ def _read_manifest(folder: Path) -> Manifest:
 def _seal(folder: Path, manifest: Manifest) -> Manifest:
     manifest = manifest.model_copy(update={"files": _hashes(folder)})
     manifest = manifest.model_copy(update={"content": manifest.content_hash()})
-    _write(folder / SUMMARY, summary.text(manifest))
-    _write(folder / MANIFEST, manifest.to_json())
+    _write(folder, {SUMMARY: summary.text(manifest), MANIFEST: manifest.to_json()})
     return manifest
 
 
@@ -188,13 +187,20 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as handle:
-        handle.write(text)
-        handle.flush()
-        os.fsync(handle.fileno())
-    temporary.replace(path)
+def _write(folder: Path, texts: dict[str, str]) -> None:
+    """Write files that belong together: the first is replaced when all of them are on the disk."""
+    temporary = {name: folder / f".{name}.{os.getpid()}" for name in texts}
+    try:
+        for name, text in texts.items():
+            with temporary[name].open("w", encoding="utf-8") as handle:
+                handle.write(text)
+                handle.flush()
+                os.fsync(handle.fileno())
+        for name in texts:
+            temporary[name].replace(folder / name)
+    finally:
+        for path in temporary.values():
+            path.unlink(missing_ok=True)
 
 
 def _sync(folder: Path) -> None:

@@ -94,7 +94,12 @@ def _failing(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
         (UnsupportedError("a", "b"), 4, "error: a\n  -> b\n"),
         (ParityError("a", "b"), 6, "error: a\n  -> b\n"),
         (KeyError("x"), 70, "internal error: KeyError: 'x'\n  -> run again with --debug"),
-        (OSError(28, "No space left on device", "/data/out"), 70, "no space is left for /data/out"),
+        (
+            OSError(28, "No space left on device", "/data/out"),
+            2,
+            "cannot write /data/out: no space is left on the disk",
+        ),
+        (OSError(122, "Disk quota exceeded"), 2, "the disk quota is used up\n  -> free some space"),
         (KeyboardInterrupt(), 130, "interrupted\n  -> run the same command to go on: compactor fail"),
     ],
 )

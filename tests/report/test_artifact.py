@@ -11,7 +11,8 @@ from compactor.errors import InputError, UsageError
 from compactor.report.artifact import Artifact, draft
 from compactor.report.gate import evaluate, merge
 from compactor.report.manifest import Limits, Manifest
-from tests.report.samples import build, manifest
+from tests.disks import files_up_to
+from tests.report.samples import build, finished, manifest
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -112,6 +113,21 @@ def test_rewrite_keeps_the_files(tmp_path: Path) -> None:
     assert "1.000 ms (measured)" in (tmp_path / "out" / "summary.txt").read_text()
 
 
+def test_finishing_keeps_the_content_hash() -> None:
+    built = manifest(basis="predicted")
+    assert finished(built, p50=2.0).content_hash() == built.content_hash()
+    assert finished(finished(built, p50=2.0), p50=3.0).content_hash() == built.content_hash()
+
+
+def test_rewriting_on_a_full_disk_keeps_the_artifact(tmp_path: Path) -> None:
+    artifact = build(tmp_path / "out", p50=2.0)
+    before = {p.name: p.read_bytes() for p in artifact.folder.iterdir() if p.is_file()}
+    changed = manifest(p50=1.0).model_copy(update={"environment": {"python": "3" * 100_000}})
+    with files_up_to(50_000), pytest.raises(OSError, match="too large"):
+        artifact.rewrite(changed)
+    assert {p.name: p.read_bytes() for p in artifact.folder.iterdir() if p.is_file()} == before
+
+
 def _missed(limits: Limits, **changes: object) -> list[str]:
     gate = evaluate(manifest(**changes).metrics, limits)
     assert gate.passed == all(c.passed for c in gate.checks)
@@ -124,6 +140,16 @@ def test_gate() -> None:
     assert _missed(Limits(latency=0.99, size=4, drop=0.49), p50=1.0) == ["latency", "size", "drop"]
     assert _missed(Limits(latency_share=0.25), p50=1.0) == []
     assert _missed(Limits(latency_share=0.2), p50=1.0) == ["latency"]
+
+
+def test_a_share_is_held_against_figures_of_one_kind() -> None:
+    built = manifest(p50=1.0, basis="predicted", limits=Limits(latency=1.5, latency_share=0.3))
+    absolute, share = finished(built, p50=2.0).gate.checks
+    assert (absolute.value, absolute.basis, absolute.passed) == (2.0, "measured", False)
+    assert (share.value, share.basis, share.passed) == (1.0, "predicted", True)
+    latencies = finished(built, p50=2.0).metrics.latency_ms.model_copy(update={"predicted": None})
+    (unknown,) = evaluate(built.metrics.model_copy(update={"latency_ms": latencies}), Limits(latency_share=0.9)).checks
+    assert (unknown.value, unknown.passed) == (None, False)
 
 
 def test_an_unverified_drop_is_missed() -> None:
