@@ -11,6 +11,7 @@ from compactor.cli import common
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from compactor.ir.program import Program
     from compactor.ir.space import SearchSpace
 
 EPILOG = """\b
@@ -25,31 +26,38 @@ Examples:
 @common.teacher_options
 @common.json_option
 def command(teacher: Path, factory: str | None, trust_pickle: bool, as_json: bool) -> None:
-    """What can be removed from TEACHER, what cannot and why, and what each block costs."""
+    """What can be removed from TEACHER, what cannot and why, and what each block costs.
+
+    Groups and blocks are those of the canonical model, as `build` searches them.
+    """
     from compactor.ir.space import SearchSpace
+    from compactor.pipeline.canonical import canonical
     from compactor.pipeline.request import open_teacher
 
-    space = SearchSpace(open_teacher(teacher, factory=factory, trust_pickle=trust_pickle))
-    facts = describe(space)
+    program = open_teacher(teacher, factory=factory, trust_pickle=trust_pickle)
+    facts = describe(program, SearchSpace(canonical(program)))
     if as_json:
         common.emit(facts)
     else:
         _show(common.stdout(), facts)
 
 
-def describe(space: "SearchSpace") -> dict[str, Any]:
-    """Inputs, costs, groups, blocks and pins of a search space, as JSON. A block's MACs are what removing it saves."""
-    program, full = space.program, space.program.cost()
-    saved = {b.name: full.macs - space.cost(space.choose({}, (b.name,))).macs for b in space.blocks}
+def describe(program: "Program", space: "SearchSpace") -> dict[str, Any]:
+    """Identity, inputs and costs of a teacher; groups, blocks and pins of its search space, as JSON.
+
+    A block's MACs are what removing it saves.
+    """
+    cost, whole = program.cost(), space.program.cost()
+    saved = {b.name: whole.macs - space.cost(space.choose({}, (b.name,))).macs for b in space.blocks}
     return {
         "fingerprint": program.fingerprint,
         "inputs": [s.to_dict() for s in program.inputs],
         "assumed": program.meta.get("assumed"),
         "outputs": list(program.outputs),
         "precision": program.precision,
-        "parameters": full.parameters,
-        "macs": full.macs,
-        "bytes": full.bytes,
+        "parameters": cost.parameters,
+        "macs": cost.macs,
+        "bytes": cost.bytes,
         "groups": [
             {
                 "name": g.name,

@@ -7,7 +7,10 @@ import pytest
 import torch
 
 from compactor.cli.main import run
+from compactor.ir.space import SearchSpace
+from compactor.passes.canonicalize.canonicalize import canonical
 from tests.frontend.teachers import convolutional
+from tests.models import program
 
 TEACHER = Path(__file__).parents[2] / "examples" / "digits" / "teacher.pt2"
 
@@ -20,6 +23,22 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert facts["blocks"][0]["macs"] == 2 * 24 * 24 * 9 * 64
     assert {g["kind"] for g in facts["groups"]} == {"channels"}
     assert any(p["tensor"] == "head.weight" and "output" in p["reason"] for p in facts["pinned"])
+
+
+def test_groups_are_those_that_a_build_searches(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    raw = program("gpt2")
+    raw.save(tmp_path / "gpt2.pt2")
+    assert run(["inspect", str(tmp_path / "gpt2.pt2"), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    searched, exported = SearchSpace(canonical(raw)[0]), SearchSpace(raw)
+    assert names(searched) != names(exported), "the export alone has other groups"
+    assert ([g["name"] for g in facts["groups"]], [b["name"] for b in facts["blocks"]]) == names(searched)
+    assert facts["fingerprint"] == raw.fingerprint, "of the teacher, as the manifest has it"
+
+
+def names(space: SearchSpace) -> tuple[list[str], list[str]]:
+    """Of groups and blocks."""
+    return [g.name for g in space.groups], [b.name for b in space.blocks]
 
 
 def test_tables(capsys: pytest.CaptureFixture[str]) -> None:
