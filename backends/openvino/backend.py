@@ -47,7 +47,7 @@ class OpenVINOBackend:
         with TemporaryDirectory(dir=folder, prefix=".onnx-") as temporary:
             path = Path(temporary) / "model.onnx"
             write_onnx(widen(program), path)
-            save_ir(core.read_model(path), folder / MODEL[0], halve=program.precision in ("float16", "bfloat16"))
+            save_ir(core.read_model(path), folder / MODEL[0], program.precision)
         return Lowered(self.name, folder, MODEL, program.precision, self._options(program, target))
 
     def _options(self, program: Program, target: Target) -> dict[str, str | int | float | bool]:

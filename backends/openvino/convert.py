@@ -5,9 +5,14 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 
-def save_ir(model: Any, path: Path, *, halve: bool) -> None:
-    """Write ``path`` (.xml) and the .bin beside it; ``halve`` stores float weights in 16 bits.
+_STEP = 1 << 20
+_LARGEST = float(np.finfo(np.float16).max)
+
+
+def save_ir(model: Any, path: Path, precision: str) -> None:
+    """Write ``path`` (.xml) and the .bin beside it; float weights in 16 bits, unless ``precision`` is float32.
 
     The model is simplified first, as OpenVINO's converter does; the converter itself would report its use over the net.
     Numbers that OpenVINO draws for names, its notes on versions and conversion, and indentation are left out.
@@ -16,6 +21,8 @@ def save_ir(model: Any, path: Path, *, halve: bool) -> None:
     from openvino._offline_transformations import apply_moc_transformations
 
     apply_moc_transformations(model, cf=False)
+    if precision == "int8":
+        _halve_tables(model)
     kept = {name for result in model.get_results() for name in result.input_value(0).get_names()}
     for i, node in enumerate(model.get_ordered_ops()):
         if node.get_type_name() == "Parameter":
@@ -23,7 +30,11 @@ def save_ir(model: Any, path: Path, *, halve: bool) -> None:
         node.set_friendly_name(f"{node.get_type_name()}.{i}")
         for port in node.outputs():
             port.set_names(port.get_names() & kept)
-    openvino.save_model(model, path, compress_to_fp16=halve)
+    try:
+        openvino.save_model(model, path, compress_to_fp16=precision in ("float16", "bfloat16"))
+    except RuntimeError:
+        _ask_the_disk(path.with_suffix(".bin"))
+        raise
     tree = ElementTree.parse(path)
     root = tree.getroot()
     root.set("name", "model")
@@ -35,3 +46,32 @@ def save_ir(model: Any, path: Path, *, halve: bool) -> None:
     for file in (path, path.with_suffix(".bin")):
         with file.open("rb") as handle:
             os.fsync(handle.fileno())
+
+
+def _halve_tables(model: Any) -> None:
+    """Store what stayed float32 (embeddings, weights) in 16 bits; it is converted back when the model is loaded.
+
+    Vectors stay: they are small, and among them are scales, which of nearly dead channels lie below half precision.
+    """
+    import openvino
+    from openvino import opset13
+
+    for node in model.get_ordered_ops():
+        if node.get_type_name() != "Constant" or node.get_element_type() != openvino.Type.f32:
+            continue
+        values = node.data
+        if sum(size > 1 for size in values.shape) < 2 or not np.abs(values).max() <= _LARGEST:
+            continue
+        half = opset13.convert(opset13.constant(values.astype(np.float16)), "f32")
+        for reader in node.output(0).get_target_inputs():
+            reader.replace_source_output(half.output(0))
+
+
+def _ask_the_disk(path: Path) -> None:
+    """Raise the OSError behind a failed write, which OpenVINO does not tell: a full disk refuses to go on here too."""
+    try:
+        with path.open("ab") as handle:
+            handle.write(bytes(_STEP))
+            handle.flush()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error

@@ -76,6 +76,31 @@ def test_half_precisions_store_half(tmp_path: Path) -> None:
     assert sizes["bfloat16"] < 0.55 * sizes["float32"]
 
 
+def tables(folder: Path) -> Counter[str]:
+    """Types of the constants with two or more long dimensions."""
+    import openvino
+
+    nodes = openvino.Core().read_model(folder / "model.xml").get_ops()
+    found = [n for n in nodes if n.get_type_name() == "Constant" and sum(size > 1 for size in n.shape) > 1]
+    return Counter(n.get_output_element_type(0).get_type_name() for n in found)
+
+
+def test_what_stays_float_in_an_int8_model_is_stored_in_half(tmp_path: Path) -> None:
+    lowered = lower("encoder", "int8", tmp_path)
+    found = tables(tmp_path)
+    assert found["f16"] >= 2, "words and positions"
+    assert not found["f32"] and found["i8"] == 7
+    assert kernels(lowered)["FullyConnected.i8"] == 7
+
+
+def test_values_beyond_half_stay_float32(tmp_path: Path) -> None:
+    program = form("encoder", "int8")
+    table = program.state["words.weight"].clone()
+    table[0, 0] = 1e6
+    BACKEND.lower(program.with_state({"words.weight": table}), Device(), tmp_path)
+    assert tables(tmp_path)["f32"] == 1
+
+
 def test_files_name_no_version_and_no_path(tmp_path: Path) -> None:
     text = (lower("residual", "int8", tmp_path).folder / "model.xml").read_text()
     assert str(tmp_path) not in text
