@@ -40,41 +40,42 @@ class Candidate:
         return {"precision": self.precision, **{k: v for k, v in facts.items() if v is not None}, "reason": self.reason}
 
 
-def make(precision: str, program: Program, ctx: PassContext, samples: int) -> Candidate:
-    """The candidate, with its latency; without a Program where it cannot be had."""
+def make(precision: str, program: Program, ctx: PassContext, samples: int, judge: "Judge") -> Candidate:
+    """The candidate, with its latency and score; without a Program where it cannot be had."""
     candidate = Candidate(precision)
     if precision not in ctx.target.precisions:
         candidate.reason = f"{ctx.target.name} does not run it"
     elif precision == "int8" and find_spec("nncf") is None:
         candidate.reason = "nncf is not installed (pip install 'compactor[quantize]')"
     else:
-        _complete(candidate, _MAKERS[precision], program, ctx, samples)
+        try:
+            _complete(candidate, _MAKERS[precision](program, ctx, samples), ctx, judge)
+        except UnsupportedError as error:
+            candidate.reason = error.message
     return candidate
 
 
-def _complete(
-    candidate: Candidate,
-    maker: Callable[[Program, PassContext, int], Program],
-    program: Program,
-    ctx: PassContext,
-    samples: int,
-) -> None:
-    try:
-        made = maker(program, ctx, samples)
-        obstacles = ctx.backend.supports(made, ctx.target)
-        if obstacles:
-            candidate.reason = obstacles[0]
-            return
-        candidate.latency = ctx.latency(made)
-        candidate.size = None if ctx.budget.size is None else _lowered_size(made, ctx)
-        candidate.program = made
-    except UnsupportedError as error:
-        candidate.reason = error.message
+def _complete(candidate: Candidate, made: Program, ctx: PassContext, judge: "Judge") -> None:
+    obstacles = ctx.backend.supports(made, ctx.target)
+    if obstacles:
+        candidate.reason = obstacles[0]
+        return
+    candidate.latency = ctx.latency(made)
+    candidate.size, candidate.score = _weigh(made, ctx, judge)
+    candidate.program = made
 
 
-def _lowered_size(program: Program, ctx: PassContext) -> int:
+def _weigh(program: Program, ctx: PassContext, judge: "Judge") -> tuple[int | None, float]:
+    """Bytes as lowered, where they matter, and the score: of the lowered model where its runtime is here.
+
+    That is what will run, and for int8 it is faster than torch, which computes the quantizers one by one.
+    """
+    if ctx.budget.size is None and not ctx.backend.installed():
+        return None, judge.score(program)
     with TemporaryDirectory(dir=ctx.workspace) as folder:
-        return ctx.backend.lower(program, ctx.target, Path(folder)).size_bytes
+        lowered = ctx.backend.lower(program, ctx.target, Path(folder))
+        score = judge.score(ctx.backend.open(lowered) if ctx.backend.installed() else program)
+        return None if ctx.budget.size is None else lowered.size_bytes, score
 
 
 def _quantized(program: Program, ctx: PassContext, samples: int) -> Program:
@@ -91,7 +92,7 @@ _MAKERS: dict[str, Callable[[Program, PassContext, int], Program]] = {
 
 @dataclass(frozen=True)
 class Judge:
-    """Scores Programs on a part of ``dev``: against labels, or by agreement with the teacher."""
+    """Scores models on a part of ``dev``: against labels, or by agreement with the teacher."""
 
     name: str
     split: "Part"
@@ -105,11 +106,11 @@ class Judge:
         name = "unverified" if ctx.data.synthetic else "accuracy" if dev.labelled else "agreement"
         return Judge(name, Part(dev, order[:samples].sort().values), ctx.teacher)
 
-    def score(self, program: Program) -> float:
+    def score(self, run: scoring.Run) -> float:
         """Percent."""
         if self.name == "accuracy":
-            return scoring.accuracy(program, self.split)
-        return scoring.agreement(program, self.teacher, self.split)
+            return scoring.accuracy(run, self.split)
+        return scoring.agreement(run, self.teacher, self.split)
 
 
 class Part:

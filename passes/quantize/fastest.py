@@ -30,12 +30,13 @@ class Fastest(Pass):
     """Make every precision the target runs, time and score each, keep the fastest that is accurate enough.
 
     The student is the yardstick, not the teacher: where ``dev`` was set aside from what the teacher learned, the
-    teacher's score on it is beyond reach; the gate holds the student to the build's drop. A precision over the size
-    budget is passed over while another
-    one fits. Metrics: ``chosen``, ``score`` (name, floor), ``candidates`` with latency, score and reason each.
+    teacher's score on it is beyond reach; the gate holds the student to the build's drop. Where the runtime is here,
+    the lowered models are scored. A precision over the size budget is passed over while another one fits. Metrics:
+    ``chosen``, ``score`` (name, floor), ``candidates`` with latency, score and reason each.
     """
 
     name: ClassVar[str] = "quantize.fastest"
+    version: ClassVar[int] = 2
     requires: ClassVar[frozenset[str]] = frozenset({"canonical", "batchnorm_folded"})
     after: ClassVar[tuple[str, ...]] = ("canonicalize", "fold_batchnorm", "search.uniform", "distill.logits")
     Config: ClassVar[type[PassConfig]] = FastestConfig
@@ -48,15 +49,13 @@ class Fastest(Pass):
         candidates = []
         for i, precision in enumerate(ORDER):
             ctx.progress.update(i, len(ORDER), precision)
-            candidates.append(make(precision, program, ctx, self.config.samples))
+            candidates.append(make(precision, program, ctx, self.config.samples, judge))
         made = [c for c in candidates if c.program is not None]
         if not made:
             reasons = "; ".join(f"{c.precision}: {c.reason}" for c in candidates)
             raise UnsupportedError(
                 f"no precision can be made for {ctx.target.name}: {reasons}", "choose another target"
             )
-        for candidate in made:
-            candidate.score = judge.score(candidate.program)  # type: ignore[arg-type]
         floor = self._floor(program, judge, made, ctx)
         chosen = choose(made, floor, ctx.budget.size, self.config.tie)
         ctx.progress.note(f"precision: {chosen.precision}, {chosen.latency}")

@@ -4,7 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from compactor.backend import Lowered, Session
 from compactor.budget import Budget
 from compactor.errors import UnsupportedError, UsageError
 from compactor.ir.program import Program
@@ -13,6 +15,7 @@ from compactor.passes.canonicalize.canonicalize import canonical
 from compactor.passes.canonicalize.fold_batchnorm import folded_program
 from compactor.passes.quantize.candidates import Candidate
 from compactor.passes.quantize.fastest import Fastest, FastestConfig, choose
+from compactor.target import Target
 from tests.models import program
 from tests.passes.support import Device, context
 from tests.pipeline.support import Toy
@@ -74,6 +77,35 @@ def test_choosing_twice_is_refused(tmp_path: Path) -> None:
     whole = _prepared().evolve(precision="bfloat16")
     with pytest.raises(UsageError, match="bfloat16 already"):
         Fastest().run(whole, context(whole, tmp_path))
+
+
+class Stubborn(Toy):
+    """Lowers, and runs everything as a model that always answers class 0."""
+
+    def installed(self) -> bool:
+        """Here."""
+        return True
+
+    def lower(self, program: Program, target: Target, folder: Path) -> Lowered:
+        """One byte for each of the precision's letters."""
+        (folder / "model").write_text(program.precision)
+        return Lowered("toy", folder, ("model",), program.precision)
+
+    def open(self, lowered: Lowered, *, threads: int | None = None, batch: int | None = None) -> Session:
+        """Class 0 of ten, whatever the inputs."""
+        return lambda inputs: (torch.eye(10)[:1].expand(len(inputs[0]), 10),)  # type: ignore[return-value]
+
+
+def test_where_the_runtime_is_here_the_lowered_model_is_scored(tmp_path: Path) -> None:
+    whole = _prepared()
+    device = Device(times={"float32": 2.0, "bfloat16": 1.0})
+    ctx = context(whole, tmp_path, device=device, backend=Stubborn(), budget=Budget(size=7))
+    result = Fastest(FastestConfig()).run(whole, ctx)
+    share = 100 * float((ctx.data.dev.take(torch.arange(12)).labels == 0).float().mean())
+    found = [c for c in result.metrics["candidates"] if "score" in c]
+    assert [c["score"] for c in found] == pytest.approx([share, share]) and share < 100
+    assert [c["size"] for c in found] == [7, 8]
+    assert not [p for p in tmp_path.iterdir() if p.is_dir()]
 
 
 def _candidate(precision: str, p50: float, score: float, size: int | None = None) -> Candidate:
