@@ -110,15 +110,23 @@ class Coupling:
         """Component number of every id. Products that are not yet rectangular keep their longest axis free."""
         while True:
             components = self._components()
-            pending = [p for p in self._products if not self._rectangular(components[p])]
+            fates = self._fates(components)
+            pending = [p for p in self._products if not self._rectangular(fates[p])]
             if not pending:
                 return components
             for ids in pending:
-                free = [a for a in range(ids.ndim) if not invariant(components[ids], a)]
+                free = [a for a in range(ids.ndim) if not invariant(fates[ids], a)]
                 keep = max(free, key=lambda a: (ids.shape[a], -a))
                 for axis in free:
                     if axis != keep:
                         self.tie(ids, ids.take([0], axis=axis), "view")
+
+    def _fates(self, components: Ids) -> Ids:
+        """Component number of every id, one for all that are pinned: they stay together."""
+        pinned = np.zeros(int(components.max(initial=-1)) + 1, bool)
+        for pin in self.pins:
+            pinned[components[pin.ids]] = True
+        return np.where(pinned[components], -1, components)
 
     @staticmethod
     def _rectangular(components: Ids) -> bool:

@@ -89,3 +89,8 @@ def op_name(node: fx.Node) -> str:
         namespace, name = target._schema.name.split("::")
         return name if namespace == "aten" else f"{namespace}.{name}"
     return getattr(target, "__name__", str(target))
+
+
+def groups_of(node: fx.Node) -> int:
+    """The groups of a convolution."""
+    return int(argument(node, 8 if op_name(node) == "convolution" else 6, "groups", 1))

@@ -15,7 +15,7 @@ from compactor.ir.analysis import Analysis, AxesTree
 from compactor.ir.axes import Axes, Ids, is_product, project
 from compactor.ir.blocks import Block, find_blocks, live_nodes
 from compactor.ir.cost import Cost, kernels_of
-from compactor.ir.graphs import op_name
+from compactor.ir.graphs import groups_of, op_name
 from compactor.ir.kernels import Kernel
 from compactor.ir.program import Program
 from compactor.ir.subnet import Subnet
@@ -237,6 +237,9 @@ class SearchSpace:
             node = self._nodes.get(name)
             if node is not None and op_name(node) in contractions and not _weighs(node):
                 heads.update(components[left].tolist())
+        for node, axes in self.analysis.axes.items():
+            if op_name(node) == "scaled_dot_product_attention" and isinstance(axes, Axes):
+                heads.update(components[i] for c in axes.clusters for i in c.ids.ravel().tolist())
         hidden: set[int] = set()
         for block in self.blocks:
             for cluster in self.analysis.of(self._nodes[block.entry]).clusters:
@@ -256,12 +259,11 @@ class SearchSpace:
         tensor, dim, ids = axes[first]
         where = {c: i for i, c in reversed(list(enumerate(self.analysis.components[ids].tolist())))}
         units = sorted(units, key=where.__getitem__)
-        convolved = sum(self.program.state[axes[n][0]].dim() > 2 for n, _ in members)
-        matrices = sum(self.program.state[axes[n][0]].dim() == 2 for n, _ in members)
-        if convolved > (matrices if attention else 0):
-            kind = "channels"
-        elif units[0] in attention:
+        places = [(axes[n][0], axes[n][1]) for n, _ in members]
+        if units[0] in attention:
             kind = "heads"
+        elif self._convolved(places, stream=units[0] in hidden, attention=bool(attention)):
+            kind = "channels"
         else:
             kind = "hidden" if units[0] in hidden else "ffn"
         name = f"{tensor}:{dim}"
@@ -275,6 +277,29 @@ class SearchSpace:
                 parameters += count * len(units) * (state.numel() // state.shape[d])
         described = tuple((axes[n][0], axes[n][1], count) for n, count in members)
         return AxisGroup(name, kind, len(units), described, parameters, tuple(units))
+
+    def _convolved(self, places: list[tuple[str, int]], *, stream: bool, attention: bool) -> bool:
+        """Whether an axis is one of channels: convolutions work on it, more than matrices do where there is attention.
+
+        A stream that convolutions only make, as patches are embedded, and that matrices read is none.
+        """
+        convolutions = [(name, dim) for name, dim in places if name in self._filters]
+        matrices = sum(name not in self._filters and self.program.state[name].dim() > 1 for name, _ in places)
+        if attention or (stream and not any(dim == 1 or self._filters[name] > 1 for name, dim in convolutions)):
+            return len(convolutions) > matrices
+        return bool(convolutions)
+
+    @cached_property
+    def _filters(self) -> dict[str, int]:
+        """Groups of the convolution that reads each filter; one along a sequence with a window of 1 is a matrix."""
+        found = {}
+        for node in self.program.graph.nodes:
+            weight = node.args[1] if op_name(node).startswith("conv") else None
+            if isinstance(weight, fx.Node) and weight.op == "get_attr":
+                name = str(weight.target)
+                if tuple(self.program.state[name].shape[2:]) != (1,):
+                    found[name] = groups_of(node)
+        return found
 
     def _find_pinned(self) -> list[Pinned]:
         components = self.analysis.components

@@ -4,6 +4,7 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import fx
 
 from compactor.ir.graphs import aten
@@ -78,6 +79,29 @@ def _cast(node: fx.Node, draft: Draft) -> fx.Node | None:
     return None if value is None else draft.before(node, aten.to.dtype, node.args[0], value.dtype)
 
 
+def _transpose(node: fx.Node, draft: Draft) -> fx.Node | None:
+    """``numpy_T`` of a matrix."""
+    value = draft.tensor(node)
+    return draft.before(node, aten.t.default, node.args[0]) if value is not None and value.dim() == 2 else None
+
+
+def _index(node: fx.Node, draft: Draft) -> fx.Node | None:
+    """A lookup of one index that is known, in one dimension of a known size."""
+    looked_up = [(d, i) for d, i in enumerate(node.args[1]) if i is not None]  # type: ignore[arg-type]
+    shapes = draft.shapes(node.args[0])
+    if len(looked_up) != 1 or shapes is None:
+        return None
+    dim, index = looked_up[0]
+    sizes = {shape[dim] for shape in shapes}
+    if index.op != "get_attr" or index.target in draft.trainable or len(sizes) > 1:
+        return None
+    value = draft.state[str(index.target)]
+    if value.shape != (1,) or value.dtype == torch.bool:
+        return None
+    first = int(value) % sizes.pop()
+    return draft.before(node, aten.slice.Tensor, node.args[0], dim, first, first + 1)
+
+
 _MAKERS: dict[Any, Callable[[fx.Node, Draft], fx.Node | None]] = {
     aten.convolution.default: _convolution,
     operator.getitem: _getitem,
@@ -86,4 +110,6 @@ _MAKERS: dict[Any, Callable[[fx.Node, Draft], fx.Node | None]] = {
     aten.to.device: _cast,
     aten.to.other: _cast,
     aten.type_as.default: _cast,
+    aten.numpy_T.default: _transpose,
+    aten.index.Tensor: _index,
 }

@@ -316,3 +316,13 @@ def test_a_computed_weight_that_something_else_reads_stays() -> None:
 
     result, _, _ = canonical(traced(Tied(), 2, 4))
     assert "exp.default" in targets(result)
+
+
+def test_one_known_index_is_a_slice() -> None:
+    def function(x: Tensor) -> Tensor:
+        return x[:, [-2]] + x[:, [0, 1, 2]].sum(1, True)
+
+    result, _, _ = canonical(traced(function, 2, 4, 3))
+    assert targets(result).count("slice.Tensor") == 1 and targets(result).count("index.Tensor") == 1
+    x = torch.randn(3, 4, 3)
+    assert torch.equal(result(x), function(x))

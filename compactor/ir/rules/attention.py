@@ -15,7 +15,7 @@ def attention(node: fx.Node, analysis: Analysis) -> AxesTree:
     """query (..., h, t, d), key (..., g, s, d), value (..., g, s, v); with grouped queries g divides h."""
     query, key, value = (_within_heads(analysis.of(n), node, analysis) for n in arguments(node)[:3])
     heads, groups = _heads(query), _heads(key)
-    if heads != groups and len(query.shape) > 3:
+    if 1 < groups != heads and len(query.shape) > 3:  # a single one broadcasts
         key, value = (_repeat(axes, heads // groups) for axes in (key, value))
     batch = "".join(chr(ord("A") + i) for i in range(len(query.shape) - 2))
     operands, letters = [query, key, value], [batch + "td", batch + "sd", batch + "sv"]

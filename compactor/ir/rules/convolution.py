@@ -5,7 +5,7 @@ from torch import fx
 
 from compactor.ir.analysis import Analysis, AxesTree
 from compactor.ir.axes import Axes, Cluster
-from compactor.ir.graphs import argument, arguments, op_name, set_argument
+from compactor.ir.graphs import argument, arguments, groups_of, op_name, set_argument
 from compactor.ir.rules import rewrite, rule
 from compactor.ir.slicing import Resize
 
@@ -24,7 +24,7 @@ def convolution(node: fx.Node, analysis: Analysis) -> AxesTree:
     for d in range(2, len(shape)):
         x = analysis.fix(x, d, node, "a convolution slides along it")
         weight = analysis.fix(weight, d, node, "it is the window of a convolution")
-    groups = _groups(node)
+    groups = groups_of(node)
     outside, inside = (1, 0) if _transposed(node) else (0, 1)
     if groups == 1:
         analysis.tie(x, 1, weight, inside, node, "it convolves the model's input or a fixed axis")
@@ -36,14 +36,6 @@ def convolution(node: fx.Node, analysis: Analysis) -> AxesTree:
     if isinstance(bias, fx.Node):
         analysis.tie(result, 1, analysis.of(bias), 0, node, "its bias")
     return result
-
-
-def _groups(node: fx.Node) -> int:
-    if op_name(node) == "convolution":
-        return int(argument(node, 8, "groups", 1))
-    if op_name(node) in _TRANSPOSED:
-        return int(argument(node, 6, "groups", 1))
-    return int(argument(node, 6, "groups", 1))
 
 
 def _transposed(node: fx.Node) -> bool:
@@ -75,7 +67,7 @@ def _grouped(node: fx.Node, analysis: Analysis, x: Axes, weight: Axes, groups: i
 @rewrite(*_CONVOLUTIONS, "convolution")
 def resize_groups(old: fx.Node, new: fx.Node, resize: Resize) -> None:
     """The number of groups is what the channels leave."""
-    if _groups(old) > 1 and not _transposed(old):
+    if groups_of(old) > 1 and not _transposed(old):
         channels, per_group = resize.new_shape(arguments(old)[0])[1], resize.new_shape(arguments(old)[1])[1]
         set_argument(new, 8 if op_name(old) == "convolution" else 6, "groups", channels // per_group)
 
