@@ -30,7 +30,7 @@ class UniformConfig(PassConfig):
 
     latency: str | None = Field(None, description="latency to meet, like 2ms; the build's budget when absent")
     speedup: float = Field(4.0, gt=1, description="without a latency budget: the teacher's float32 latency over this")
-    margin: float = Field(0.93, gt=0, le=1, description="share of the latency that the student may use")
+    margin: float = Field(0.9, gt=0, le=1, description="share of the latency that the student may use")
     depth: bool = Field(True, description="remove blocks")
     width: bool = Field(True, description="remove units of axis groups")
     hidden: bool = Field(False, description="let the residual axis of transformers shrink too")
