@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from benchmarks import facts
@@ -19,6 +20,9 @@ from benchmarks.coverage.architectures import Row, examine
 from benchmarks.coverage.building import architectures
 
 BARS = {"mismatches": 0, "complete": 0.97, "share": 0.85, "architectures": 70}
+
+WIDTH = 160
+"""Columns of the table where the output is a file."""
 
 
 def totals(rows: Sequence[Row]) -> dict[str, Any]:
@@ -46,7 +50,7 @@ def table(rows: Sequence[Row]) -> Table:
     for row in rows:
         share = f"{row.share:.1%}" if row.found else "-"
         error = f"{row.findings.error:.1e}" if row.findings.subnets else "-"
-        result.add_row(row.name, ", ".join(row.found), ", ".join(row.missing), share, error, row.status)
+        result.add_row(row.name, ", ".join(row.found), ", ".join(row.missing), share, error, escape(row.status))
     return result
 
 
@@ -62,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if unknown := sorted(set(given.names) - set(known)):
         parser.error(f"unknown: {', '.join(unknown)}; known: {', '.join(known)}")
-    console = Console(soft_wrap=not sys.stdout.isatty())
+    console = Console(width=None if sys.stdout.isatty() else WIDTH)
     rows = []
     for number, name in enumerate(names := given.names or list(known), start=1):
         with console.status(name) as status:
