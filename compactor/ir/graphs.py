@@ -77,6 +77,26 @@ def set_argument(node: fx.Node, index: int, name: str, value: Any) -> None:
         node.update_kwarg(name, value)
 
 
+def plain_arguments(node: fx.Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a call without those at the end that repeat the op's defaults, as `torch.export` writes them."""
+    args, kwargs = list(node.args), dict(node.kwargs)
+    if isinstance(node.target, torch._ops.OpOverload):
+        schema = node.target._schema.arguments
+        defaults = {a.name: a.default_value for a in schema if a.has_default_value()}
+        kwargs = {k: v for k, v in kwargs.items() if k not in defaults or not _equal(v, defaults[k])}
+        while (
+            args and schema[len(args) - 1].name in defaults and _equal(args[-1], defaults[schema[len(args) - 1].name])
+        ):
+            args.pop()
+    return tuple(args), kwargs
+
+
+def _equal(value: Any, default: Any) -> bool:
+    if isinstance(default, (list, tuple)) and isinstance(value, (list, tuple)):
+        return list(value) == list(default)
+    return type(value) is type(default) and bool(value == default)
+
+
 def map_nodes(value: Any, convert: Callable[[fx.Node], Any]) -> Any:
     """``value`` with every node inside replaced."""
     return fx.node.map_arg(value, convert)

@@ -187,7 +187,8 @@ class Program:
             numbers[node] = f"@{node.target}" if node.op == "get_attr" else f"%{next(count)}"
         for node in (n for n in self.graph.nodes if n.op != "get_attr"):
             target = "" if node.op in ("placeholder", "output") else str(node.target)
-            digest.update(f"{node.op} {target} {text(node.args)} {text(dict(node.kwargs))}\n".encode())
+            args, kwargs = graphs.plain_arguments(node)
+            digest.update(f"{node.op} {target} {text(args)} {text(kwargs)}\n".encode())
         digest.update(json.dumps([s.to_dict() for s in self.inputs], sort_keys=True).encode())
         digest.update(f"{self.outputs} {self.precision} {sorted(self.trainable)}".encode())
         for name, tensor in sorted(self.state.items()):

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, fx
 
 from compactor.errors import InternalError
+from compactor.ir import graphs
 from compactor.ir.program import Program
 from compactor.ir.shapes import Shape
 from compactor.ir.subnet import Subnet
@@ -65,9 +66,10 @@ def slice_program(program: Program, subnet: Subnet) -> Program:
         rewrite = find_rewrite(old) if old.op == "call_function" else None
         if rewrite is not None and isinstance(program.values[old], (Tensor, tuple, list)):
             rewrite(old, new, resize)
-    state = {}
+    graphs.eliminate_dead(graph)  # sizes that are literal now
+    state, left = {}, set(graph.nodes)
     for old, new in mapping.items():
-        if new.op == "get_attr":
+        if new.op == "get_attr" and new in left:
             state[str(new.target)] = _sliced(program.state[str(new.target)], old, resize)
     graph.lint()
     sliced = program.evolve(graph=graph, state=state)

@@ -293,7 +293,7 @@ class SearchSpace:
     def _filters(self) -> dict[str, int]:
         """Groups of the convolution that reads each filter; one along a sequence with a window of 1 is a matrix."""
         found = {}
-        for node in self.program.graph.nodes:
+        for node in (n for n in self.program.graph.nodes if n.op == "call_function"):
             weight = node.args[1] if op_name(node).startswith("conv") else None
             if isinstance(weight, fx.Node) and weight.op == "get_attr":
                 name = str(weight.target)

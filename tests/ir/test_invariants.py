@@ -1,11 +1,14 @@
 """The invariants of the IR, on every architecture and on generated graphs."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from compactor.ir.archive import load
 from compactor.ir.masking import mask_program
 from compactor.ir.program import Program
 from compactor.ir.slicing import slice_program
@@ -56,6 +59,13 @@ def test_slicing_composes(architecture: str) -> None:
     first = slice_program(program(architecture), space_of(program(architecture)).sample(1, keep=0.75))
     subnet = SearchSpace(first).sample(2)
     assert error(slice_program(first, subnet), mask_program(first, subnet), first.example_inputs(2)) <= 1e-5
+
+
+def test_a_slice_saved_and_loaded_is_the_same(architecture: str, tmp_path: Path) -> None:
+    teacher = program(architecture)
+    student = slice_program(teacher, space_of(teacher).sample(4))
+    student.save(tmp_path / "student.pt2")
+    assert load(tmp_path / "student.pt2").fingerprint == student.fingerprint
 
 
 def test_a_slice_trains(architecture: str) -> None:
