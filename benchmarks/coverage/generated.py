@@ -90,7 +90,8 @@ def run(count: int, first: int, console: Console) -> Totals:
         if totals.graphs % _COMPILED == 0:
             torch._dynamo.reset()
             wrong = f"{len(totals.mismatches)} mismatches, {len(totals.errors)} errors"
-            console.print(f"{totals.graphs} of {count}: {wrong}")
+            last = (totals.mismatches + totals.errors)[-1:]
+            console.print(f"{totals.graphs} of {count}: {wrong}", *last, markup=False)
 
     with quiet():
         check()
