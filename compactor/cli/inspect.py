@@ -1,6 +1,7 @@
 """``compactor inspect``."""
 
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,14 +19,16 @@ EPILOG = """\b
 Examples:
   compactor inspect teacher.pt2
   compactor inspect weights.pt --factory models:resnet20 --json
+  compactor inspect teacher.pt2 --why layer1.0.conv1.weight:0
 """
 
 
 @click.command("inspect", epilog=EPILOG)
 @click.argument("teacher", type=click.Path(path_type=Path))
 @common.teacher_options
+@click.option("--why", metavar="PARAM[:AXIS]", help="The chain of ops that ties an axis to its group, or pins it.")
 @common.json_option
-def command(teacher: Path, factory: str | None, trust_pickle: bool, as_json: bool) -> None:
+def command(teacher: Path, factory: str | None, trust_pickle: bool, why: str | None, as_json: bool) -> None:
     """What can be removed from TEACHER, what cannot and why, and what each block costs.
 
     Groups and blocks are those of the canonical model, as `build` searches them.
@@ -35,11 +38,14 @@ def command(teacher: Path, factory: str | None, trust_pickle: bool, as_json: boo
     from compactor.pipeline.request import open_teacher
 
     program = open_teacher(teacher, factory=factory, trust_pickle=trust_pickle)
-    facts = describe(program, SearchSpace(canonical(program)))
+    space = SearchSpace(canonical(program))
+    facts = describe(program, space) if why is None else explained(space, why)
     if as_json:
         common.emit(facts)
-    else:
+    elif why is None:
         _show(common.stdout(), facts)
+    else:
+        _show_why(common.stdout(), facts)
 
 
 def describe(program: "Program", space: "SearchSpace") -> dict[str, Any]:
@@ -76,6 +82,43 @@ def describe(program: "Program", space: "SearchSpace") -> dict[str, Any]:
             {"tensor": p.tensor, "dim": p.dim, "size": p.size, "node": p.node, "reason": p.reason} for p in space.pinned
         ],
     }
+
+
+def explained(space: "SearchSpace", axis: str) -> dict[str, Any]:
+    """Why the axes of ``PARAM[:AXIS]`` are in their groups or pinned, as JSON. Raises `InputError`."""
+    from compactor.ir import explain
+
+    axes = []
+    for tensor, dim in explain.parse(space, axis):
+        reasons = [
+            {
+                "indices": r.indices,
+                "group": r.group.name if r.group else None,
+                "kind": r.group.kind if r.group else None,
+                "because": r.because,
+                "chains": [[asdict(step) for step in chain] for chain in r.chains],
+            }
+            for r in explain.why(space, tensor, dim)
+        ]
+        axes.append({"tensor": tensor, "dim": dim, "reasons": reasons})
+    return {"axes": axes}
+
+
+def _show_why(console: "Console", facts: dict[str, Any]) -> None:
+    from rich.text import Text
+
+    def line(text: str) -> None:
+        console.print(Text(text), soft_wrap=True)
+
+    for axis in facts["axes"]:
+        line(f"{axis['tensor']}:{axis['dim']}")
+        for r in axis["reasons"]:
+            if r["group"] is not None:
+                line(f"  {r['indices']} indices belong to group {r['group']} ({r['kind']}), tied to")
+            else:
+                line(f"  {r['indices']} indices must stay: {r['because']}")
+            for chain in r["chains"]:
+                line("    " + " -> ".join(f"{s['node']} ({s['op']}) {s['axis']}".rstrip() for s in chain))
 
 
 def _show(console: "Console", facts: dict[str, Any]) -> None:

@@ -165,7 +165,7 @@ class Analysis:
             if dims:
                 done.append(Cluster(tuple(dims), array))
                 if len(dims) > 1:
-                    self.coupling.product(array)
+                    self.coupling.product(array, node.name)
             axes = Axes(axes.shape, axes.without(cluster))
         return Axes(shape, (*axes.remap(straight, shape).clusters, *done))
 
@@ -207,10 +207,12 @@ class Analysis:
                 self.coupling.pin(cluster.ids, value.name, "it is an axis of the model's output")
 
     def _unruled(self, node: fx.Node) -> AxesTree:
+        from compactor.ir.rules import home
+
         name = op_name(node)
         self.unruled.setdefault(name, []).append(node.name)
         for source in node.all_input_nodes:
-            self.pin_all(self.axes.get(source), node, f"no rule for the op {name}")
+            self.pin_all(self.axes.get(source), node, f"no rule for the op {name}; it would live in {home(name)}")
         return fixed(self.program.values[node])
 
     def pin_all(self, axes: AxesTree, node: fx.Node, reason: str) -> None:

@@ -77,7 +77,7 @@ class Coupling:
         self._right: list[Ids] = []
         self.origins: list[tuple[int, str]] = []
         self.pins: list[Pin] = []
-        self._products: list[Ids] = []
+        self._products: list[tuple[Ids, str]] = []
         self._copies: list[tuple[int, int]] = []
 
     def fresh(self, count: int, *, copies: bool = False) -> Ids:
@@ -102,24 +102,24 @@ class Coupling:
         """These must be kept."""
         self.pins.append(Pin(ids.ravel(), node, reason))
 
-    def product(self, ids: Ids) -> None:
+    def product(self, ids: Ids, node: str) -> None:
         """What is kept of this array must be a product of index sets, one per axis."""
-        self._products.append(ids)
+        self._products.append((ids, node))
 
     def solve(self) -> Ids:
         """Component number of every id. Products that are not yet rectangular keep their longest axis free."""
         while True:
             components = self._components()
             fates = self._fates(components)
-            pending = [p for p in self._products if not self._rectangular(fates[p])]
+            pending = [p for p in self._products if not self._rectangular(fates[p[0]])]
             if not pending:
                 return components
-            for ids in pending:
+            for ids, node in pending:
                 free = [a for a in range(ids.ndim) if not invariant(fates[ids], a)]
                 keep = max(free, key=lambda a: (ids.shape[a], -a))
                 for axis in free:
                     if axis != keep:
-                        self.tie(ids, ids.take([0], axis=axis), "view")
+                        self.tie(ids, ids.take([0], axis=axis), node)
 
     def _fates(self, components: Ids) -> Ids:
         """Component number of every id, one for all that are pinned: they stay together."""

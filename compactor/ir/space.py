@@ -129,7 +129,7 @@ class SearchSpace:
         """(tensor, dimension, unit position of each index or -1) for every member of a group."""
         number = np.full(int(self.analysis.components.max(initial=-1)) + 1, -1)
         number[list(group.units)] = np.arange(group.size)
-        for tensor, dim, ids in self._tensor_axes():
+        for tensor, dim, ids in self.axes:
             place = number[self.analysis.components[ids]]
             if (place >= 0).any():
                 yield tensor, dim, place
@@ -203,30 +203,30 @@ class SearchSpace:
         for pin in self.analysis.coupling.pins:
             free[components[pin.ids]] = False
         signature: dict[int, list[tuple[int, int]]] = {}
-        axes = self._tensor_axes()
-        for number, (_, _, ids) in enumerate(axes):
+        for number, (_, _, ids) in enumerate(self.axes):
             units, counts = np.unique(components[ids], return_counts=True)
             for unit, count in zip(units.tolist(), counts.tolist(), strict=True):
                 if free[unit]:
                     signature.setdefault(unit, []).append((number, count))
         grouped: dict[tuple[tuple[int, int], ...], list[int]] = {}
         for unit, members in signature.items():
-            if any(axes[number][0] in self.program.trainable for number, _ in members):
+            if any(self.axes[number][0] in self.program.trainable for number, _ in members):
                 grouped.setdefault(tuple(members), []).append(unit)
         attention, hidden = self._marked()
         groups: list[AxisGroup] = []
         for shared, alike in grouped.items():
             if len(alike) > 1:
-                groups.append(self._group_of(shared, alike, axes, attention, hidden, {g.name for g in groups}))
+                groups.append(self._group_of(shared, alike, attention, hidden, {g.name for g in groups}))
         return groups
 
-    def _tensor_axes(self) -> list[tuple[str, int, Ids]]:
+    @cached_property
+    def axes(self) -> tuple[tuple[str, int, Ids], ...]:
         """(tensor, dimension, ids) of every labelled weight axis, in graph order."""
         found = []
         for name, node in self._tensors.items():
             for cluster in sorted(self.analysis.of(node).clusters, key=lambda c: c.dims):
                 found.append((name, cluster.dims[0], cluster.ids))
-        return found
+        return tuple(found)
 
     def _marked(self) -> tuple[set[int], set[int]]:
         """Components that are attention heads, and those that lie on a residual stream."""
@@ -250,16 +250,15 @@ class SearchSpace:
         self,
         members: tuple[tuple[int, int], ...],
         units: list[int],
-        axes: list[tuple[str, int, Ids]],
         attention: set[int],
         hidden: set[int],
         taken: set[str],
     ) -> AxisGroup:
         first, _ = members[0]
-        tensor, dim, ids = axes[first]
+        tensor, dim, ids = self.axes[first]
         where = {c: i for i, c in reversed(list(enumerate(self.analysis.components[ids].tolist())))}
         units = sorted(units, key=where.__getitem__)
-        places = [(axes[n][0], axes[n][1]) for n, _ in members]
+        places = [(self.axes[n][0], self.axes[n][1]) for n, _ in members]
         if units[0] in attention:
             kind = "heads"
         elif self._convolved(places, stream=units[0] in hidden, attention=bool(attention)):
@@ -271,11 +270,11 @@ class SearchSpace:
             name += "+"
         parameters = 0
         for number, count in members:
-            owner, d, _ = axes[number]
+            owner, d, _ = self.axes[number]
             state = self.program.state[owner]
             if owner in self.program.trainable:
                 parameters += count * len(units) * (state.numel() // state.shape[d])
-        described = tuple((axes[n][0], axes[n][1], count) for n, count in members)
+        described = tuple((self.axes[n][0], self.axes[n][1], count) for n, count in members)
         return AxisGroup(name, kind, len(units), described, parameters, tuple(units))
 
     def _convolved(self, places: list[tuple[str, int]], *, stream: bool, attention: bool) -> bool:
@@ -308,7 +307,7 @@ class SearchSpace:
             for unit in np.unique(components[pin.ids]).tolist():
                 reasons.setdefault(unit, (pin.node, pin.reason))
         found = []
-        for tensor, dim, ids in self._tensor_axes():
+        for tensor, dim, ids in self.axes:
             if tensor not in self.program.trainable:
                 continue
             pinned = [u for u in components[ids].tolist() if u in reasons]

@@ -13,6 +13,7 @@ from compactor import registry
 from compactor.budget import milliseconds
 from compactor.errors import UsageError
 from compactor.ir.kernels import Kernel
+from compactor.ir.probe import verify_rules
 from compactor.ir.program import Program
 from compactor.ir.slicing import slice_program
 from compactor.ir.space import SearchSpace, space_of
@@ -67,6 +68,7 @@ class UniformSearch(Pass):
     def run(self, program: Program, ctx: PassContext) -> PassResult:
         """Slice the Program to the chosen candidate."""
         space = space_of(program)
+        verify_rules(space)
         ruler = _Ruler(program, ctx)
         wanted = self._goal(ruler, ctx) * self.config.margin
         options = self._options(program, space, ctx)

@@ -89,3 +89,24 @@ def find_masked(node: fx.Node) -> "Masked | None":
     """The mask correction of a node's op."""
     _load()
     return _MASKED.get(op_name(node))
+
+
+_HINTS = {
+    "convolution": ("conv", "pool", "upsample", "im2col", "col2im", "fold"),
+    "norm": ("norm",),
+    "attention": ("attention",),
+    "contraction": ("mm", "matmul", "einsum", "linear", "dot", "lstm", "gru", "rnn"),
+    "joining": ("cat", "stack", "split", "chunk", "pad", "roll", "slice", "narrow", "unbind"),
+    "indexing": ("index", "gather", "scatter", "embedding", "take", "sort", "topk", "where", "nonzero"),
+    "reduction": ("sum", "mean", "max", "min", "var", "std", "prod", "any", "all", "softmax", "cum", "arg"),
+    "view": ("view", "reshape", "permute", "transpose", "squeeze", "expand", "repeat", "flip", "shuffle", "stride"),
+    "creation": ("zeros", "ones", "full", "arange", "rand", "eye", "linspace", "empty"),
+}
+
+
+def home(name: str) -> str:
+    """The file in which the rule of an op would live."""
+    if "." in name:
+        return f"a module of yours, listed in the entry-point group compactor.rules ({name.partition('.')[0]})"
+    family = next((f for f, parts in _HINTS.items() if any(part in name for part in parts)), "pointwise")
+    return f"compactor/ir/rules/{family}.py"
