@@ -10,6 +10,7 @@ from compactor.ir import graphs
 from compactor.ir.graphs import argument, aten
 from compactor.ir.program import Program
 
+_TINY = torch.finfo(torch.float32).tiny
 _ATTENTION = ("attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa")
 
 
@@ -19,6 +20,7 @@ def prepare(program: Program) -> Program:
     state = dict(program.state)
     _fold_weights(graph, state)
     _spell_attention(graph, program)
+    _keep_padding(graph)
     graphs.eliminate_dead(graph)
     return replace(program, graph=graph, state=state)
 
@@ -59,6 +61,22 @@ def _spell_attention(graph: fx.Graph, program: Program) -> None:
             result = _attention(graph, node.args, mask, scale, like, values, biases)
         node.replace_all_uses_with(result)
         graph.erase_node(node)
+
+
+def _keep_padding(graph: fx.Graph) -> None:
+    """Zeros around a max pooling become the smallest normal float32.
+
+    ONNX Runtime merges a padding of zeros into the pooling, which then pads with minus infinity: wrong below zero.
+    """
+    for node in graph.nodes:
+        source = node.args[0] if graphs.op_name(node).startswith("max_pool") else None
+        if not isinstance(source, fx.Node) or source.target not in (aten.pad.default, aten.constant_pad_nd.default):
+            continue
+        place = 3 if source.target is aten.pad.default else 2
+        mode = argument(source, 2, "mode", "constant") if place == 3 else "constant"
+        if mode == "constant" and argument(source, place, "value") in (None, 0):
+            source.args = (*source.args[:2], *((mode,) if place == 3 else ()), _TINY)
+            source.kwargs = {}
 
 
 def _attention(

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from compactor.ir.graphs import aten
+from compactor.ir.graphs import argument, aten
 from compactor.passes.canonicalize.draft import Draft
 
 _CONVOLUTIONS = {1: aten.conv1d.default, 2: aten.conv2d.default, 3: aten.conv3d.default}
@@ -102,6 +102,25 @@ def _index(node: fx.Node, draft: Draft) -> fx.Node | None:
     return draft.before(node, aten.slice.Tensor, node.args[0], dim, first, first + 1)
 
 
+def _average(node: fx.Node, draft: Draft) -> fx.Node | None:
+    """An average pooling whose window covers the whole map, and more where it may hang over the edge."""
+    source, target = draft.shapes(node.args[0]), draft.shapes(node)
+    padding = argument(node, 3, "padding", 0)
+    divisor = argument(node, 6, "divisor_override")
+    if (
+        source is None
+        or target is None
+        or divisor is not None
+        or any(padding if isinstance(padding, list) else [padding])
+    ):
+        return None
+    kernel = node.args[1] if isinstance(node.args[1], (list, tuple)) else [node.args[1]]
+    sizes = [size for shape in source for size in zip(shape[-2:], (*kernel, *kernel)[:2], strict=True)]
+    if any(window < size for size, window in sizes) or any(shape[-2:] != (1, 1) for shape in target):
+        return None
+    return draft.before(node, aten.adaptive_avg_pool2d.default, node.args[0], [1, 1])
+
+
 _MAKERS: dict[Any, Callable[[fx.Node, Draft], fx.Node | None]] = {
     aten.convolution.default: _convolution,
     operator.getitem: _getitem,
@@ -110,6 +129,7 @@ _MAKERS: dict[Any, Callable[[fx.Node, Draft], fx.Node | None]] = {
     aten.to.device: _cast,
     aten.to.other: _cast,
     aten.type_as.default: _cast,
+    aten.avg_pool2d.default: _average,
     aten.numpy_T.default: _transpose,
     aten.index.Tensor: _index,
 }

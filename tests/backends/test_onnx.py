@@ -7,11 +7,14 @@ from typing import Any
 import onnx
 import onnxruntime
 import pytest
+import torch
+from torch.nn import functional as F
 
 from compactor.backends.onnx.backend import OnnxBackend
 from compactor.backends.onnx.export import write_onnx
 from tests.backends.models import encoder, quantized
 from tests.backends.template import BackendContract, Device, form
+from tests.passes.support import traced
 
 
 class TestOnnx(BackendContract):
@@ -80,3 +83,15 @@ def test_attention_has_no_guards_that_break_its_fusion(tmp_path: Path) -> None:
     found = Counter(node.op_type for node in onnx.load(path).graph.node)
     assert found["IsNaN"] == 0
     assert found["Where"] == 1
+
+
+def test_zeros_around_a_max_pooling_stay_zeros(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    layer = torch.nn.Conv2d(3, 3, 3)
+    program = traced(lambda x: F.max_pool2d(F.pad(layer(x), (1, 1, 1, 1)), 3, 2), 2, 3, 8, 8)
+    path = tmp_path / "model.onnx"
+    write_onnx(program, path)
+    (inputs,) = program.example_inputs(2)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    found = session.run(None, {session.get_inputs()[0].name: inputs.numpy()})[0]
+    assert torch.allclose(torch.from_numpy(found), program(inputs), atol=1e-5)

@@ -86,6 +86,23 @@ def test_a_wrong_slice_is_a_mismatch(monkeypatch: pytest.MonkeyPatch, change: Ca
     assert row.findings.mismatches[0].endswith("(subnet seed 4)")
 
 
+def test_rounding_is_told_from_a_mismatch() -> None:
+    class Cancelling(nn.Module):
+        """A small difference of large numbers: float32 loses most of its digits."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.down = nn.Linear(6, 64), nn.Linear(64, 3, bias=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.down(self.up(x).relu())
+            return (y + 300.0) - 300.0
+
+    row = examine(ByHand("cancelling", Cancelling, ((6,),), frozenset({"ffn"})), range(5), 0)
+    assert row.status == "passed" and row.findings.error > invariants.TOLERANCE
+    assert row.findings.rounding > 0
+
+
 def test_bars() -> None:
     good = Row("good", ("ffn",), ("ffn",), share=0.9)
     bad = Row("bad", ("ffn", "blocks"), ("ffn",), share=0.5)

@@ -326,3 +326,15 @@ def test_one_known_index_is_a_slice() -> None:
     assert targets(result).count("slice.Tensor") == 1 and targets(result).count("index.Tensor") == 1
     x = torch.randn(3, 4, 3)
     assert torch.equal(result(x), function(x))
+
+
+def test_an_average_over_a_window_larger_than_the_map() -> None:
+    def function(x: Tensor) -> Tensor:
+        return F.avg_pool2d(x, 9, ceil_mode=True)
+
+    result, _, _ = canonical(traced(function, 2, 4, 3, 3))
+    assert targets(result) == ["adaptive_avg_pool2d.default"]
+    x = torch.randn(3, 4, 3, 3)
+    assert torch.allclose(result(x), function(x), atol=1e-6)
+    kept, _, _ = canonical(traced(lambda x: F.avg_pool2d(x, 2), 2, 4, 3, 3))
+    assert targets(kept) == ["avg_pool2d.default"]

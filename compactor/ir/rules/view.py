@@ -1,6 +1,7 @@
 """Views: reshape, permute, squeeze, expand, repeat."""
 
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -50,11 +51,16 @@ def resized(old_sizes: list[Any], new_sizes: list[Any], old: fx.Node, resize: Re
 
 
 def _scaled(size: fx.Node, now: int, was: int) -> fx.Node:
-    """size * now / was, computed where the size is."""
+    """size * now / was, computed once, where the size is."""
+    return _after(_after(size, operator.mul, now), operator.floordiv, was)
+
+
+def _after(size: fx.Node, call: Callable[[Any, Any], Any], number: int) -> fx.Node:
+    found = next((u for u in size.users if u.target is call and u.args == (size, number)), None)
+    if found is not None:
+        return found
     with size.graph.inserting_after(size):
-        product = size.graph.call_function(operator.mul, (size, now))
-    with size.graph.inserting_after(product):
-        return size.graph.call_function(operator.floordiv, (product, was))
+        return size.graph.call_function(call, (size, number))
 
 
 @rule("permute", "transpose", "t", "movedim", "numpy_T", "swapaxes", "adjoint", "mT")
