@@ -37,6 +37,7 @@ class Totals:
     groups: int = 0
     blocks: int = 0
     error: float = 0.0
+    rounding: int = 0
     steps: Counter[str] = field(default_factory=Counter)
     mismatches: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
@@ -55,7 +56,7 @@ class Totals:
         except Exception as error:  # one graph must not stop the others
             first = (str(error).strip().splitlines() or [""])[0]
             self.errors.append(f"{type(error).__name__}: {first} ({text}, seed {subnet})")
-        self.error = max(self.error, findings.error)
+        self.error, self.rounding = max(self.error, findings.error), self.rounding + findings.rounding
         self.mismatches += [f"{mismatch} ({text}, seed {subnet})" for mismatch in findings.mismatches]
 
     def to_dict(self) -> dict[str, Any]:
@@ -66,6 +67,7 @@ class Totals:
             "groups": self.groups,
             "blocks": self.blocks,
             "worst_error": self.error,
+            "rounding": self.rounding,
             "graphs_with": dict(sorted(self.steps.items())),
             "mismatches": self.mismatches,
             "errors": self.errors,

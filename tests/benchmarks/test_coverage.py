@@ -15,6 +15,7 @@ from benchmarks.coverage import generated, invariants, scaling
 from benchmarks.coverage.architectures import Row, examine
 from benchmarks.coverage.building import architectures, build
 from benchmarks.coverage.byhand import ByHand
+from compactor.frontend.exporting import export
 from compactor.ir.program import Program
 
 
@@ -86,21 +87,27 @@ def test_a_wrong_slice_is_a_mismatch(monkeypatch: pytest.MonkeyPatch, change: Ca
     assert row.findings.mismatches[0].endswith("(subnet seed 4)")
 
 
+class Offset(nn.Module):
+    """Adds a number and takes it away again."""
+
+    def __init__(self, by: float) -> None:
+        super().__init__()
+        self.scale, self.by = nn.Parameter(torch.ones(6)), by
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x * self.scale + self.by) - self.by
+
+
 def test_rounding_is_told_from_a_mismatch() -> None:
-    class Cancelling(nn.Module):
-        """A small difference of large numbers: float32 loses most of its digits."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.up, self.down = nn.Linear(6, 64), nn.Linear(64, 3, bias=False)
-
-        def forward(self, x: Tensor) -> Tensor:
-            y = self.down(self.up(x).relu())
-            return (y + 300.0) - 300.0
-
-    row = examine(ByHand("cancelling", Cancelling, ((6,),), frozenset({"ffn"})), range(5), 0)
-    assert row.status == "passed" and row.findings.error > invariants.TOLERANCE
-    assert row.findings.rounding > 0
+    x = torch.rand(2, 6, generator=torch.Generator().manual_seed(0))
+    plain, rounded = (export(Offset(by), (x,)) for by in (0.0, 1000.0))
+    findings = invariants.Findings()
+    findings.compare(rounded, plain, (x,))
+    assert findings.error > invariants.TOLERANCE
+    assert (findings.rounding, findings.mismatches) == (1, [])
+    wrong = plain.with_state({name: tensor * 1.0001 for name, tensor in plain.state.items()})
+    findings.compare(wrong, plain, (x,))
+    assert findings.rounding == 1 and len(findings.mismatches) == 1
 
 
 def test_bars() -> None:
