@@ -2,7 +2,8 @@
 
 At least 64 queries (the count MLPerf Inference derives for a p90) and at least a minimum duration, after a warm-up.
 Garbage collection is off while the clock runs. `compare` interleaves short rounds of all sessions, so that drift of
-the machine (clocks, temperature, neighbours) hits them alike.
+the machine (clocks, temperature, neighbours) hits them alike; a turn starts with queries that do not count, as a
+device that serves one model is warm.
 """
 
 import gc
