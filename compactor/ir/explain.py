@@ -127,7 +127,7 @@ class _Ties:
         return result
 
     def _chain(self, end: int, came: dict[int, tuple[int, str] | None]) -> tuple[Step, ...]:
-        steps = []
+        steps: list[Step] = []
         while (link := came[end]) is not None:
             axis = self.owner.get(end, "a size given in the graph")
             if not (steps and steps[-1].axis == axis and steps[-1].node == link[1]):
