@@ -1,6 +1,7 @@
 """`SearchSpace`: everything that may be chosen about a Program, and what each choice would cost."""
 
 import hashlib
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -56,6 +57,7 @@ class Pinned:
     reason: str
 
 
+_CUTS = ("split", "split_with_sizes", "chunk", "tensor_split", "unbind", "slice", "narrow", "select")
 _TRANSPOSES = ("t", "numpy_T", "transpose", "permute")
 
 
@@ -208,16 +210,36 @@ class SearchSpace:
             for unit, count in zip(units.tolist(), counts.tolist(), strict=True):
                 if free[unit]:
                     signature.setdefault(unit, []).append((number, count))
-        grouped: dict[tuple[tuple[int, int], ...], list[int]] = {}
+        pieces = self._pieces()
+        grouped: dict[tuple[tuple[tuple[int, int], ...], tuple[int, ...]], list[int]] = {}
         for unit, members in signature.items():
             if any(self.axes[number][0] in self.program.trainable for number, _ in members):
-                grouped.setdefault(tuple(members), []).append(unit)
+                grouped.setdefault((tuple(members), tuple(pieces.get(unit, ()))), []).append(unit)
         attention, hidden = self._marked()
         groups: list[AxisGroup] = []
-        for shared, alike in grouped.items():
+        for (shared, _), alike in grouped.items():
             if len(alike) > 1:
                 groups.append(self._group_of(shared, alike, attention, hidden, {g.name for g in groups}))
         return groups
+
+    def _pieces(self) -> dict[int, list[int]]:
+        """Which pieces of values hold each component; units of other pieces are another group, so none is emptied."""
+        found: dict[int, list[int]] = {}
+        number = itertools.count()
+
+        def visit(axes: AxesTree) -> None:
+            for item in axes if isinstance(axes, list) else [axes]:
+                if isinstance(item, list):
+                    visit(item)
+                for cluster in item.clusters if isinstance(item, Axes) else ():
+                    piece = next(number)
+                    for unit in np.unique(self.analysis.components[cluster.ids]).tolist():
+                        found.setdefault(unit, []).append(piece)
+
+        for node, axes in self.analysis.axes.items():
+            if op_name(node) in _CUTS:
+                visit(axes)
+        return found
 
     @cached_property
     def axes(self) -> tuple[tuple[str, int, Ids], ...]:

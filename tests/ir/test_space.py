@@ -6,7 +6,9 @@ from compactor.errors import InputError
 from compactor.ir.slicing import slice_program
 from compactor.ir.space import SearchSpace, space_of
 from compactor.ir.subnet import Subnet
+from tests import steps
 from tests.models import program
+from tests.strategies import Recipe
 
 TRANSFORMERS = {"bert": 2, "bert_eager": 2, "distilbert": 2, "gpt2": 2, "llama": 2, "vit": 2, "vit_eager": 2}
 
@@ -38,6 +40,13 @@ def test_grouped_queries_move_with_their_key_head() -> None:
     rows = {tensor.split(".")[-2]: count for tensor, _, count in heads.members}
     assert heads.size == 2
     assert rows["q_proj"] == 2 * rows["k_proj"] == 2 * rows["v_proj"] == rows["o_proj"]
+
+
+def test_no_choice_empties_a_piece_of_a_split() -> None:
+    parts = (steps.ChannelsLast(8), steps.Split((steps.Pool("max"),), "chunk", swapped=True))
+    model = Recipe("image", 4, parts, "mean").program()
+    for seed in range(20):
+        slice_program(model, SearchSpace(model).sample(seed, keep=(0.1, 0.4)))
 
 
 def test_tied_weights_stay_one_tensor() -> None:
