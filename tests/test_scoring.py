@@ -7,6 +7,7 @@ import torch
 
 from compactor import scoring
 from compactor.errors import InputError, UnsupportedError
+from compactor.passes.quantize.cast import cast_program
 from tests.training.samples import blobs, network, program, source, trained
 
 
@@ -28,6 +29,15 @@ def test_agreement_of_programs_and_sessions() -> None:
     assert scoring.agreement(made, lambda inputs: (made(*inputs),), split, batch=16) == 100.0
     zeros = 100 * float((made(split.images).argmax(-1) == 0).float().mean())
     assert scoring.agreement(oracle, made, split) == pytest.approx(zeros)
+
+
+def test_float16_is_scored_in_float32_arithmetic_on_its_own_weights() -> None:
+    split, whole = blobs(50, 0), program(network(4))
+    narrow = cast_program(whole, "float16")[0]
+    found, exact, rough = (p(split.images) for p in (scoring.scorable(narrow), whole, narrow))
+    assert found.dtype == torch.float32 and not torch.equal(found, exact), "its weights are rounded"
+    torch.testing.assert_close(found, rough, rtol=1e-2, atol=1e-2)
+    assert scoring.scorable(whole) is whole
 
 
 def test_the_score_uses_test_else_dev_labels_else_the_teacher() -> None:

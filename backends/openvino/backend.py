@@ -11,9 +11,9 @@ from compactor.backends.feeds import Options, describe_shapes, nominal_shapes
 from compactor.backends.onnx.export import write_onnx
 from compactor.backends.openvino.convert import save_ir
 from compactor.backends.openvino.session import OpenVINOSession
-from compactor.backends.openvino.widen import widen
 from compactor.errors import MissingRuntimeError, UnsupportedError
 from compactor.ir.program import Program
+from compactor.ir.widen import widen
 from compactor.target import Target
 
 MODEL = "model.xml", "model.bin"

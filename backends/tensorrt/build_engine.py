@@ -121,15 +121,15 @@ class Cuda:
     """The few CUDA runtime calls that timing needs."""
 
     def __init__(self) -> None:
-        self.library = self._load()
-        self.library.cudaMalloc.argtypes = [ctypes.POINTER(ctypes.c_void_p), ctypes.c_size_t]
-        self.library.cudaMemcpyAsync.argtypes = [
+        self.cuda = self._load()
+        self.cuda.cudaMalloc.argtypes = [ctypes.POINTER(ctypes.c_void_p), ctypes.c_size_t]
+        self.cuda.cudaMemcpyAsync.argtypes = [
             ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p,
         ]  # fmt: skip
         for name in ("cudaStreamSynchronize", "cudaEventSynchronize"):
-            getattr(self.library, name).argtypes = [ctypes.c_void_p]
-        self.library.cudaEventRecord.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
-        self.library.cudaEventElapsedTime.argtypes = [ctypes.POINTER(ctypes.c_float), ctypes.c_void_p, ctypes.c_void_p]
+            getattr(self.cuda, name).argtypes = [ctypes.c_void_p]
+        self.cuda.cudaEventRecord.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
+        self.cuda.cudaEventElapsedTime.argtypes = [ctypes.POINTER(ctypes.c_float), ctypes.c_void_p, ctypes.c_void_p]
 
     @staticmethod
     def _load() -> Any:
@@ -144,7 +144,7 @@ class Cuda:
 
     def call(self, name: str, *arguments: Any) -> None:
         """Call a function of the CUDA runtime and stop on an error."""
-        code = getattr(self.library, name)(*arguments)
+        code = getattr(self.cuda, name)(*arguments)
         if code != 0:
             fail(5, f"{name} returned CUDA error {code}", "check the driver with nvidia-smi, or tegrastats")
 

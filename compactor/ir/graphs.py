@@ -113,4 +113,9 @@ def op_name(node: fx.Node) -> str:
 
 def groups_of(node: fx.Node) -> int:
     """The groups of a convolution."""
-    return int(argument(node, 8 if op_name(node) == "convolution" else 6, "groups", 1))
+    return int(argument(node, groups_place(node), "groups", 1))
+
+
+def groups_place(node: fx.Node) -> int:
+    """Which argument of a convolution holds its groups."""
+    return [a.name for a in node.target._schema.arguments].index("groups")  # type: ignore[union-attr]

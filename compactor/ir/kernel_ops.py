@@ -8,7 +8,7 @@ import torch
 from torch import fx
 
 from compactor.errors import InternalError
-from compactor.ir.graphs import argument
+from compactor.ir.graphs import argument, groups_of
 
 Shape = tuple[int, ...]
 Shapes = Mapping[fx.Node, Any]
@@ -92,8 +92,7 @@ def _conv_groups(node: fx.Node, shapes: Shapes) -> int:
     if not _is_transposed(node) and len(source) == len(weight):
         # From the shapes, not the literal: they may be those of a subnet.
         return int(source[1]) // int(weight[1])
-    names = [a.name for a in node.target._schema.arguments]  # type: ignore[union-attr]
-    return int(argument(node, names.index("groups"), "groups", 1)) if "groups" in names else 1
+    return groups_of(node)
 
 
 def _is_transposed(node: fx.Node) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,6 +15,7 @@ from compactor.ir.program import Program
 from compactor.latency import Latency
 from compactor.pipeline.request import backend_of, resolve_target
 from compactor.report.artifact import Artifact
+from compactor.scoring import scorable
 from compactor.target import Target, native
 
 
@@ -33,8 +35,12 @@ class Model:
         """Outputs of the lowered model, or of the Program where the runtime is not here."""
         if self.session is not None:
             return self.session(inputs)
-        outputs = self.program(*inputs)
+        outputs = self._stand_in(*inputs)
         return (outputs,) if isinstance(outputs, Tensor) else outputs
+
+    @cached_property
+    def _stand_in(self) -> Program:
+        return scorable(self.program)
 
 
 def lower(program: Program, backend: Backend, target: Target, folder: Path) -> Model:

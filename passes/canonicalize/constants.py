@@ -22,7 +22,7 @@ def fold_constants(draft: Draft) -> int:
         if node.op == "get_attr" and node.target not in draft.trainable:
             known[node] = draft.state[str(node.target)]
         elif _is_foldable(node, known, draft):
-            known[node] = _compute(node, known)
+            known[node] = compute(node, known)
     count = 0
     for node in list(draft.graph.nodes):
         if node in known and node.op != "get_attr" and isinstance(known[node], Tensor) and _is_boundary(node, known):
@@ -35,19 +35,24 @@ def fold_constants(draft: Draft) -> int:
 def _is_foldable(node: fx.Node, known: dict[fx.Node, Any], draft: Draft) -> bool:
     if node.op != "call_function" or not all(n in known for n in node.all_input_nodes):
         return False
-    operation = node.target
     value = draft.tensor(node)
-    if not isinstance(operation, torch._ops.OpOverload) or value is None or value.numel() > LIMIT:
-        return False
-    random = torch.Tag.nondeterministic_seeded in operation.tags
-    return not random and not operation._schema.is_mutable and "quantized" not in operation.namespace
+    return is_repeatable(node.target) and value is not None and value.numel() <= LIMIT
 
 
 def _is_boundary(node: fx.Node, known: dict[fx.Node, Any]) -> bool:
     return any(user not in known for user in node.users)
 
 
-def _compute(node: fx.Node, known: dict[fx.Node, Any]) -> Any:
+def is_repeatable(operation: object) -> bool:
+    """Whether an op gives the same result every time, changes nothing, and is no quantizer (those stay visible)."""
+    if not isinstance(operation, torch._ops.OpOverload):
+        return False
+    random = torch.Tag.nondeterministic_seeded in operation.tags
+    return not random and not operation._schema.is_mutable and "quantized" not in operation.namespace
+
+
+def compute(node: fx.Node, known: dict[fx.Node, Any]) -> Any:
+    """What a call gives, its sources being known."""
     args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: known[n])
     with torch.no_grad():
         return node.target(*args, **kwargs)  # type: ignore[operator]

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 from torch import Tensor, fx
 
 from compactor.errors import InputError
-from compactor.ir.graphs import argument, aten
+from compactor.ir.graphs import argument, aten, groups_of
 from compactor.ir.program import Program
 from compactor.passes.canonicalize.draft import Draft
 from compactor.pipeline.context import PassContext
@@ -93,7 +93,7 @@ def _obstacle(node: fx.Node, draft: Draft) -> str | None:
     weight, bias = layer.args[1], argument(layer, 2, "bias")
     if weight.op != "get_attr" or (bias is not None and bias.op != "get_attr"):  # type: ignore[union-attr]
         return f"{layer.name} computes its weights"
-    if _OUT_AXIS[layer.target] == 1 and argument(layer, 6, "groups", 1) != 1:
+    if _OUT_AXIS[layer.target] == 1 and groups_of(layer) != 1:
         return f"{layer.name} is a grouped transposed convolution"
     value = draft.tensor(layer)
     if layer.target is aten.linear.default and value is not None and value.dim() != 2:

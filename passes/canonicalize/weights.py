@@ -6,6 +6,7 @@ import torch
 from torch import fx
 
 from compactor.ir.graphs import aten
+from compactor.passes.canonicalize.constants import compute, is_repeatable
 from compactor.passes.canonicalize.draft import Draft
 
 _WEIGHED = {
@@ -46,22 +47,13 @@ def _computation(weight: fx.Node) -> list[fx.Node] | None:
                 stack.append(source)
     if any(user not in nodes for node in nodes if node is not weight for user in node.users):
         return None
-    return [n for n in weight.graph.nodes if n in nodes] if all(_is_fixed(n) for n in nodes) else None
-
-
-def _is_fixed(node: fx.Node) -> bool:
-    operation = node.target
-    if not isinstance(operation, torch._ops.OpOverload):
-        return node.op == "get_attr"
-    return torch.Tag.nondeterministic_seeded not in operation.tags and "quantized" not in operation.namespace
+    fixed = all(n.op == "get_attr" or is_repeatable(n.target) for n in nodes)
+    return [n for n in weight.graph.nodes if n in nodes] if fixed else None
 
 
 def _evaluate(nodes: list[fx.Node], draft: Draft) -> torch.Tensor:
-    values: dict[fx.Node, Any] = {}
-    with torch.no_grad():
-        for node in nodes:
-            args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
-            call: Any = node.target
-            values[node] = draft.state[str(call)] if node.op == "get_attr" else call(*args, **kwargs)
-    result: torch.Tensor = values[nodes[-1]]
+    known: dict[fx.Node, Any] = {}
+    for node in nodes:
+        known[node] = draft.state[str(node.target)] if node.op == "get_attr" else compute(node, known)
+    result: torch.Tensor = known[nodes[-1]]
     return result

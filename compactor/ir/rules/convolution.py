@@ -5,7 +5,7 @@ from torch import fx
 
 from compactor.ir.analysis import Analysis, AxesTree
 from compactor.ir.axes import Axes, Cluster
-from compactor.ir.graphs import argument, arguments, groups_of, op_name, set_argument
+from compactor.ir.graphs import argument, arguments, groups_of, groups_place, op_name, set_argument
 from compactor.ir.rules import rewrite, rule
 from compactor.ir.slicing import Resize
 
@@ -69,7 +69,7 @@ def resize_groups(old: fx.Node, new: fx.Node, resize: Resize) -> None:
     """The number of groups is what the channels leave."""
     if groups_of(old) > 1 and not _transposed(old):
         channels, per_group = resize.new_shape(arguments(old)[0])[1], resize.new_shape(arguments(old)[1])[1]
-        set_argument(new, 8 if op_name(old) == "convolution" else 6, "groups", channels // per_group)
+        set_argument(new, groups_place(new), "groups", channels // per_group)
 
 
 @rule(

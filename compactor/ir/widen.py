@@ -1,4 +1,4 @@
-"""A 16-bit Program as float32 with the same weight values: OpenVINO takes the arithmetic from a hint."""
+"""A 16-bit Program as float32 with the same weight values, for what brings or lacks 16-bit arithmetic of its own."""
 
 from dataclasses import replace
 from typing import Any
