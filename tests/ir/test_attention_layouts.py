@@ -1,10 +1,13 @@
 """Heads in unusual places: folded into the batch, a single key head, packed beside what must stay."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from compactor.ir.archive import load
 from compactor.ir.masking import mask_program
 from compactor.ir.slicing import slice_program
 from compactor.ir.space import SearchSpace
@@ -62,3 +65,12 @@ def test_heads_are_found_and_sliced(kind: type[nn.Module]) -> None:
         student = slice_program(program, subnet)
         assert student.cost() == space.cost(subnet) != program.cost()
         assert error(student, mask_program(program, subnet), program.example_inputs(3, seed)) <= 1e-5
+
+
+@pytest.mark.parametrize("kept", [1, 2, 3])
+def test_a_saved_slice_of_folded_heads_is_the_same_program(kept: int, tmp_path: Path) -> None:
+    program = canonical(traced(FoldedHeads().eval(), 2, 10, 12))[0]
+    space = SearchSpace(program)
+    sliced = slice_program(program, space.choose({space.groups[0].name: range(kept)}))
+    sliced.save(tmp_path / "student.pt2")
+    assert load(tmp_path / "student.pt2").fingerprint == sliced.fingerprint

@@ -1,5 +1,6 @@
 """Views: reshape, permute, squeeze, expand, repeat."""
 
+import math
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -51,8 +52,14 @@ def resized(old_sizes: list[Any], new_sizes: list[Any], old: fx.Node, resize: Re
 
 
 def _scaled(size: fx.Node, now: int, was: int) -> fx.Node:
-    """size * now / was, computed once, where the size is."""
-    return _after(_after(size, operator.mul, now), operator.floordiv, was)
+    """size * now / was, computed once, where the size is, and as simple as exporting again would make it."""
+    if size.target is operator.mul and isinstance(size.args[1], int) and isinstance(size.args[0], fx.Node):
+        size, now = size.args[0], now * size.args[1]
+    common = math.gcd(now, was)
+    for call, number in ((operator.mul, now // common), (operator.floordiv, was // common)):
+        if number != 1:
+            size = _after(size, call, number)
+    return size
 
 
 def _after(size: fx.Node, call: Callable[[Any, Any], Any], number: int) -> fx.Node:
