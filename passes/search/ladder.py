@@ -29,15 +29,14 @@ def candidates(
     depth: bool,
     multiple: int,
 ) -> Iterator[Candidate]:
-    """All levels: each class of like blocks loses the same share, each group of axes keeps the same share.
+    """All levels: classes of like blocks lose the same share, one block at a time; axis groups keep the same share.
 
     Within a class the least damaging blocks go first, within a group the smallest units.
     """
-    classes = block_classes(space.program, space.blocks)
-    steps = max((len(c) for c in classes), default=0) if depth else 0
+    order = removal_order(block_classes(space.program, space.blocks), damage) if depth else []
     orders = {name: values.argsort(descending=True, stable=True).tolist() for name, values in magnitude.items()}
-    for step in range(steps + 1):
-        gone = [name for members in classes for name in _least(members, damage, step / max(steps, 1))]
+    for step in range(len(order) + 1):
+        gone = order[:step]
         for width in widths:
             kept = {g.name: orders[g.name][: _count(g, width, multiple)] for g in space.groups if g.name in orders}
             total = max(len(space.blocks), 1)
@@ -55,8 +54,11 @@ def block_classes(program: Program, blocks: Sequence[Block]) -> list[list[str]]:
     return list(classes.values())
 
 
-def _least(members: Sequence[str], damage: Mapping[str, float], share: float) -> list[str]:
-    return sorted(members, key=lambda name: (damage[name], name))[: round(share * len(members))]
+def removal_order(classes: Sequence[Sequence[str]], damage: Mapping[str, float]) -> list[str]:
+    """All blocks in the order in which they go: classes take turns by the share they have lost, then by damage."""
+    ranked = [sorted(members, key=lambda name: (damage[name], name)) for members in classes]
+    turns = [((i + 1) / len(members), damage[name], name) for members in ranked for i, name in enumerate(members)]
+    return [name for _, _, name in sorted(turns)]
 
 
 def _count(group: AxisGroup, width: float, multiple: int) -> int:
