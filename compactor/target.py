@@ -1,7 +1,8 @@
 """The contract of a target: a device profile that predicts, and measures where the device is present."""
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -10,6 +11,15 @@ from compactor.ir.kernels import Kernel
 from compactor.latency import Latency
 
 PRECISIONS = ("float32", "float16", "bfloat16", "int8")
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One model timed on a device: its precision, its kernels, its latency in milliseconds, corrected for drift."""
+
+    precision: str
+    kernels: tuple[Kernel, ...]
+    ms: float
 
 
 class Target(Protocol):
@@ -50,8 +60,17 @@ class Target(Protocol):
         """Measured latency, milliseconds. Raises `UnsupportedError` when the device is not present."""
         ...
 
-    def compare(self, sessions: Mapping[str, Session], inputs: Sequence[Tensor]) -> dict[str, Latency]:
-        """Measured latencies of several sessions in interleaved rounds, so that drift hits them alike."""
+    def compare(
+        self, sessions: Mapping[str, Session], inputs: Sequence[Tensor], *, seconds: float = ...
+    ) -> dict[str, Latency]:
+        """Measured latencies of several sessions in interleaved rounds, so that drift hits them alike.
+
+        Each runs for at least ``seconds``; with less than the default it gets fewer queries too.
+        """
+        ...
+
+    def learn(self, observed: Sequence[Observation], facts: Mapping[str, Any]) -> dict[str, Any]:
+        """Keep what was measured, for later predictions; ``facts`` say what it rests on, and come back with more."""
         ...
 
 

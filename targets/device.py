@@ -2,11 +2,14 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from compactor import registry
@@ -14,7 +17,12 @@ from compactor.backend import Session
 from compactor.errors import UnsupportedError
 from compactor.ir.kernels import Kernel
 from compactor.latency import Latency
-from compactor.targets import host, measure, model
+from compactor.pipeline.store import default_root
+from compactor.pipeline.versions import tool_versions
+from compactor.target import Observation
+from compactor.targets import correction, host, model
+from compactor.targets import measure as measuring
+from compactor.targets.fits import Fit
 from compactor.targets.profile import Profile, family_model
 
 
@@ -22,10 +30,12 @@ from compactor.targets.profile import Profile, family_model
 class ProfileTarget:
     """One device in one power mode. Only a detected profile (this machine) can be present and measured.
 
-    ``given`` is the profile as written; `profile` has the detected facts filled in.
+    ``given`` is the profile as written; `profile` has the detected facts filled in. ``fitted`` stands in for the fit
+    that is kept for this target, if any.
     """
 
     given: Profile
+    fitted: Fit | None = None
 
     @property
     def name(self) -> str:
@@ -56,21 +66,67 @@ class ProfileTarget:
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 over the profile, the latency model's version and the detected hardware."""
+        """sha256 over the profile, the latency model's version, the detected hardware and the fit, if any."""
+        return _digest({**self._facts, "fit": None if self.fit is None else self.fit.facts})
+
+    @cached_property
+    def _facts(self) -> dict[str, Any]:
         facts: dict[str, Any] = {"model": model.VERSION, "profile": self.profile.model_dump(by_alias=True)}
         if self.given.detect:
             facts["host"] = host.detect().to_dict()
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        return facts
+
+    @property
+    def fit_path(self) -> Path:
+        """Where the fit of this target lies: another profile, machine or runtime version has another."""
+        key = _digest({**self._facts, "versions": tool_versions(self.backend)})
+        return default_root() / "fits" / f"{self.name}-{key[:16]}.safetensors"
+
+    @cached_property
+    def fit(self) -> Fit | None:
+        """What was measured with ``compactor targets fit``. Raises `InputError` when the file is damaged."""
+        if self.fitted is not None:
+            return self.fitted
+        return Fit.load(self.fit_path) if self.fit_path.is_file() else None
 
     def predict(self, kernels: Sequence[Kernel], precision: str) -> Latency:
         """Predicted latency with its 90 % interval, milliseconds, of kernels run one after the other.
 
         Raises `UnsupportedError` for a precision that the device does not run natively.
         """
-        p50 = model.latency_ms(self.profile, kernels, precision)
-        wide = self.profile.model.interval
+        times = model.kernel_times(self.profile, kernels, precision)
+        learned = None if self.fit is None else self.fit.corrections.get(precision)
+        if learned is None:
+            p50, wide = float(times.sum() + self.profile.model.call_us) / 1e3, self.profile.model.interval
+        else:
+            p50, deviation = learned.total(correction.rows(kernels, times, self.profile.model.call_us))
+            wide = math.exp(deviation)
         low = max(p50 / wide, min(p50, self.floor(kernels)))
         return Latency(p50, "predicted", low=low, high=p50 * wide)
+
+    def learn(self, observed: Sequence[Observation], facts: Mapping[str, Any]) -> dict[str, Any]:
+        """Keep what was measured on the device, for `predict`; an earlier fit is replaced.
+
+        Returns the facts that are kept with it: those given, the file, and per precision the number of latencies and
+        the error of predictions of each of them from the others (median, share within 10 %). Raises `InputError` for
+        latencies that are no positive numbers.
+        """
+        found = self.learned(observed)
+        quality = {p: {"latencies": len(c.left_out), **_quality(c)} for p, c in found.items()}
+        kept = {**facts, "precisions": quality}
+        return {**kept, "file": str(Fit(found, kept).save(self.fit_path))}
+
+    def learned(self, observed: Sequence[Observation]) -> dict[str, correction.Correction]:
+        """What these latencies teach, by precision."""
+        call_us = self.profile.model.call_us
+        found = {}
+        for precision in self.precisions:
+            own = [o for o in observed if o.precision == precision]
+            times = [model.kernel_times(self.profile, o.kernels, precision) for o in own]
+            rows = [correction.rows(o.kernels, t, call_us) for o, t in zip(own, times, strict=True)]
+            if own:
+                found[precision] = correction.learn(rows, [o.ms for o in own])
+        return found
 
     def floor(self, kernels: Sequence[Kernel]) -> float:
         """Milliseconds below which these kernels cannot get in any precision."""
@@ -79,12 +135,16 @@ class ProfileTarget:
     def measure(self, session: Session, inputs: Sequence[Tensor]) -> Latency:
         """Measured latency, milliseconds. Raises `UnsupportedError` when the device is not present."""
         self._require_present()
-        return measure.measure(session, inputs)
+        return measuring.measure(session, inputs)
 
-    def compare(self, sessions: Mapping[str, Session], inputs: Sequence[Tensor]) -> dict[str, Latency]:
+    def compare(
+        self, sessions: Mapping[str, Session], inputs: Sequence[Tensor], *, seconds: float = measuring.SECONDS
+    ) -> dict[str, Latency]:
         """Measured latencies of several sessions, interleaved. Raises `UnsupportedError` when not present."""
         self._require_present()
-        return measure.compare(sessions, inputs)
+        share = min(1.0, seconds / measuring.SECONDS)
+        queries = max(16, round(measuring.QUERIES * share))
+        return measuring.compare(sessions, inputs, seconds=seconds, queries=queries, warmup=measuring.WARMUP * share)
 
     def _require_present(self) -> None:
         if self.present:
@@ -94,6 +154,15 @@ class ProfileTarget:
         else:
             remedy = "run on the device itself, or use the predicted latency"
         raise UnsupportedError(f"target {self.name} is not present on this machine, so nothing can be measured", remedy)
+
+
+def _digest(facts: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _quality(found: correction.Correction) -> dict[str, float]:
+    errors = np.abs(np.expm1(found.left_out))
+    return {"median_error": round(float(np.median(errors)), 4), "within_10": round(float((errors <= 0.1).mean()), 4)}
 
 
 def detected(profile: Profile, machine: host.Host) -> Profile:

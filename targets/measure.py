@@ -20,6 +20,7 @@ from compactor.errors import UsageError
 from compactor.latency import Latency
 
 QUERIES = 64
+SECONDS, WARMUP = 0.7, 0.15
 ROUND = 8
 UNMEASURED = 2
 """Queries at the start of a turn after another session's: that one has emptied the caches."""
@@ -35,8 +36,8 @@ def measure(
     inputs: Sequence[Tensor],
     *,
     queries: int = QUERIES,
-    seconds: float = 0.7,
-    warmup: float = 0.15,
+    seconds: float = SECONDS,
+    warmup: float = WARMUP,
     limit: float = 60.0,
 ) -> Latency:
     """Latency of single queries, one after the other.
@@ -52,8 +53,8 @@ def compare(
     inputs: Sequence[Tensor],
     *,
     queries: int = QUERIES,
-    seconds: float = 0.7,
-    warmup: float = 0.15,
+    seconds: float = SECONDS,
+    warmup: float = WARMUP,
     limit: float = 60.0,
 ) -> dict[str, Latency]:
     """Latencies of several sessions on the same inputs, measured in interleaved rounds.

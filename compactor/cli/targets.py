@@ -1,5 +1,6 @@
 """``compactor targets``."""
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,6 +14,7 @@ EPILOG = """\b
 Examples:
   compactor targets list
   compactor targets show jetson-orin --json
+  compactor targets fit host-cpu --minutes 10
 """
 
 
@@ -50,6 +52,31 @@ def show(name: str, as_json: bool) -> None:
     target = registry.load("compactor.targets", "profiles").resolve(name)
     profile = getattr(target, "profile", None)
     facts = {**_facts(target), **(profile.model_dump(mode="json", by_alias=True) if profile is not None else {})}
+    if as_json:
+        common.emit(facts)
+        return
+    for key, value in _flat(facts):
+        click.echo(f"{key:32s} {value}")
+
+
+@command.command("fit")
+@click.argument("name")
+@click.option("--minutes", type=click.FloatRange(min=0.1), default=10.0, show_default=True, help="Time to measure for.")
+@click.option("--networks", type=click.IntRange(min=1), help="At most this many networks.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the networks.")
+@common.json_option
+def fit(name: str, minutes: float, networks: int | None, seed: int, as_json: bool) -> None:
+    """Time random networks on this device, so that predictions for NAME fit it.
+
+    Later predictions use what was measured, until the machine or its runtime changes. Leave the machine alone
+    meanwhile.
+    """
+    from compactor.cli.progress import Display
+    from compactor.pipeline import fitting
+    from compactor.pipeline.request import resolve_target
+
+    with nullcontext() if as_json else Display() as progress:
+        facts = fitting.fit(resolve_target(name), seconds=60 * minutes, seed=seed, samples=networks, progress=progress)
     if as_json:
         common.emit(facts)
         return

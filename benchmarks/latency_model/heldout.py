@@ -1,0 +1,122 @@
+"""Predicts models that a fit never saw: ``python -m benchmarks.latency_model.heldout``.
+
+Fits ``host-cpu`` (OpenVINO) and ``host-cpu-onnx`` (ONNX Runtime), five minutes each, on the suite of random networks;
+then times random subnets of architectures of `transformers` at float32 and int8 on both, in turns with the reference,
+and compares: after the fit, after ten of its latencies, and from the datasheet alone. Run it on an idle machine.
+Writes ``results/latency_heldout.json``; exit status 1 when a bar is missed.
+"""
+
+import argparse
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks import facts
+from benchmarks.latency_model.architectures import ARCHITECTURES, build
+from compactor.errors import CompactorError
+from compactor.frontend import export
+from compactor.ir.slicing import slice_program
+from compactor.ir.space import space_of
+from compactor.pipeline import fitting
+from compactor.pipeline.context import Silent
+from compactor.pipeline.request import backend_of
+from compactor.target import Observation
+from compactor.targets.device import ProfileTarget
+from compactor.targets.fits import Fit
+from compactor.targets.registry import profiles
+
+TARGETS = ("host-cpu", "host-cpu-onnx")
+PRECISIONS = ("float32", "int8")
+BARS = {"within_10": 0.95, "models": 80, "covered_low": 0.85, "covered_high": 0.95}
+FEW = 10
+
+
+def held_out(bench: fitting.Bench, seed: int) -> Iterator[tuple[str, Observation]]:
+    """A random subnet of every architecture, at both precisions, timed."""
+    for number, name in enumerate(ARCHITECTURES):
+        with warnings.catch_warnings(), torch.random.fork_rng():
+            warnings.simplefilter("ignore")
+            torch.manual_seed(seed)
+            module, inputs = build(name)
+            try:
+                space = space_of(bench.run(export(module, inputs), fitting.PREPARATION[:1]))
+                student = slice_program(space.program, space.sample(seed + number, keep=(0.5, 1.0)))
+                student = bench.run(student, fitting.PREPARATION[1:])
+                for precision in PRECISIONS:
+                    program = bench.quantized(student, precision)
+                    yield name, Observation(precision, program.kernels(), bench.measure(program, seconds=0.4))
+            except CompactorError as error:
+                print(f"{name}: left out: {error.message}", file=sys.stderr)
+
+
+def errors(target: ProfileTarget, models: Sequence[tuple[str, Observation]]) -> list[dict[str, Any]]:
+    """Predicted against measured, one row per model."""
+    rows = []
+    for name, seen in models:
+        latency = target.predict(seen.kernels, seen.precision)
+        assert latency.low is not None and latency.high is not None
+        rows.append(
+            {
+                "model": name, "target": target.name, "precision": seen.precision, "measured": round(seen.ms, 4),
+                "predicted": round(latency.p50, 4), "covered": latency.low <= seen.ms <= latency.high,
+                "width": round(latency.high / latency.low, 3),
+            }
+        )  # fmt: skip
+    return rows
+
+
+def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Median error, shares within 10 and 20 %, share that the 90 % interval covers."""
+    off = np.abs([r["predicted"] / r["measured"] - 1 for r in rows])
+    return {
+        "models": len(rows), "median_error": round(float(np.median(off)), 4),
+        "within_10": round(float((off <= 0.1).mean()), 4), "within_20": round(float((off <= 0.2).mean()), 4),
+        "covered": round(float(np.mean([r["covered"] for r in rows])), 4),
+    }  # fmt: skip
+
+
+def main() -> int:
+    """Fit, measure, compare, write."""
+    parser = argparse.ArgumentParser(prog="benchmarks.latency_model.heldout", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=5.0, help="of fit per target")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    found: dict[str, list[dict[str, Any]]] = {"fit": [], "ten": [], "datasheet": []}
+    fits: dict[str, Any] = {}
+    for name in TARGETS:
+        target = profiles.resolve(name)
+        plain = ProfileTarget(target.given, Fit({}))
+        observed, _ = fitting.observe(plain, seconds=60 * options.minutes, seed=options.seed, progress=Silent())
+        fits[name] = {p: sum(o.precision == p for o in observed) for p in plain.precisions}
+        few = [o for p in plain.precisions for o in [o for o in observed if o.precision == p][:FEW]]
+        with TemporaryDirectory() as folder:
+            models = list(held_out(fitting.Bench(plain, backend_of(plain), Path(folder)), options.seed))
+        for kind, seen in (("fit", observed), ("ten", few), ("datasheet", [])):
+            found[kind] += errors(ProfileTarget(target.given, Fit(plain.learned(seen))), models)
+        print(name, fits[name], {kind: summary(rows) for kind, rows in found.items()}, flush=True)
+    result = {kind: summary(rows) for kind, rows in found.items()}
+    after = result["fit"]
+    passed = {
+        "within_10": after["within_10"] >= BARS["within_10"],
+        "models": after["models"] >= BARS["models"],
+        "covered": BARS["covered_low"] <= after["covered"] <= BARS["covered_high"],
+    }
+    for row in sorted(found["fit"], key=lambda r: -abs(np.log(r["predicted"] / r["measured"]))):
+        print(f"{row['model']:20s} {row['target']:14s} {row['precision']:9s} {row['measured']:9.3f} ms "
+              f"{row['predicted'] / row['measured'] - 1:+.1%}")  # fmt: skip
+    path = facts.write(
+        "latency_heldout", {**facts.facts(options.seed), "bars": BARS, "passed": passed, "fits": fits,
+                            "minutes": options.minutes, **result, "rows": found},
+    )  # fmt: skip
+    print(result, passed, path)
+    return 0 if all(passed.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

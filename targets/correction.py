@@ -1,0 +1,153 @@
+"""What measurements teach about a roofline: a Gaussian process over kernels, observed through sums.
+
+A kernel takes the roofline's time times exp(g). g has a Gaussian-process prior over kinds and sizes: an offset of the
+device, one per kind, a trend and a smooth function of the logarithms of the sizes. Only whole models are timed. Near
+the current estimate the logarithm of a sum is a mean of its kernels' g, weighted by their shares of the time, so every
+total is a linear observation and the posterior has a closed form (Rasmussen and Williams, Gaussian Processes for
+Machine Learning, 2006, section 2.2); shares are updated a few times. Ten totals move the offsets, hundreds the shape.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cho_factor, cho_solve
+from scipy.optimize import minimize
+
+from compactor.errors import InputError
+from compactor.ir.kernels import KINDS, Kernel
+
+Floats = NDArray[np.float64]
+CALL = len(KINDS)
+"""The number of a kind beside the kernels': what a runtime spends once per inference."""
+_ROUNDS = 8
+_PRIOR = {"device": 0.5, "kind": 0.3, "trend": 0.05, "smooth": 0.3, "length": 3.0, "noise": 0.03}
+"""Standard deviations of g, the length (in doublings of a size), and the noise of one total; what a fit starts from."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Kernels and the call as rows: kind, sizes (log2), the roofline's microseconds."""
+
+    kind: NDArray[np.intp]
+    sizes: Floats
+    base: Floats
+
+
+def rows(kernels: Sequence[Kernel], base: Floats, call_us: float) -> Rows:
+    """The rows of these kernels, which the roofline gives ``base`` microseconds each, and of one call."""
+    table = np.array(
+        [(k.rows, k.columns, k.depth, k.groups, k.inputs, k.outputs, k.weights) for k in kernels], dtype=np.float64
+    ).reshape(-1, 7)
+    kind = np.array([KINDS.index(k.kind) for k in kernels] + [CALL], dtype=np.intp)
+    sizes = np.vstack([np.log2(table + 1), np.zeros((1, 7))])
+    return Rows(kind, sizes, np.append(base, max(call_us, 1.0)))
+
+
+@dataclass(frozen=True)
+class Correction:
+    """A posterior. ``seen`` are the distinct kernels measured, ``shares`` (totals, seen) their weights in each total.
+
+    ``calibration`` stretches the posterior's standard deviation so that 90 % of the totals left out lay within.
+    ``left_out`` is the log error of each total when it alone is left out.
+    """
+
+    seen_kind: NDArray[np.intp]
+    seen_sizes: Floats
+    shares: Floats
+    inverse: Floats
+    weights: Floats
+    left_out: Floats
+    prior: dict[str, float]
+    calibration: float
+
+    def log_factors(self, given: Rows) -> Floats:
+        """The expected g of every row."""
+        return _covariance(given.kind, given.sizes, self.seen_kind, self.seen_sizes, self.prior) @ self.weights
+
+    def total(self, given: Rows) -> tuple[float, float]:
+        """Milliseconds of the sum, and the standard deviation of its logarithm, calibrated (for the 90 % interval)."""
+        cross = _covariance(given.kind, given.sizes, self.seen_kind, self.seen_sizes, self.prior)
+        times = given.base * np.exp(cross @ self.weights)
+        share = times / times.sum()
+        own = share @ _covariance(given.kind, given.sizes, given.kind, given.sizes, self.prior) @ share
+        seen = self.shares @ (share @ cross)
+        variance = max(own - seen @ self.inverse @ seen, 0.0) + self.prior["noise"] ** 2
+        return float(times.sum()) / 1e3, self.calibration * float(np.sqrt(variance))
+
+
+def learn(observed: Sequence[Rows], ms: Sequence[float]) -> Correction:
+    """The posterior after these totals. Raises `InputError` for none, or one that is no positive number."""
+    if not observed or not all(np.isfinite(m) and m > 0 for m in ms):
+        raise InputError(f"cannot fit to {list(ms)[:5]}", "give at least one latency, each a positive number")
+    problem = _Problem(observed, np.asarray(ms, dtype=np.float64))
+    prior = problem.best_prior() if len(ms) >= 8 else dict(_PRIOR)
+    return problem.posterior(prior)
+
+
+class _Problem:
+    def __init__(self, observed: Sequence[Rows], ms: Floats) -> None:
+        table = np.concatenate([np.column_stack([r.kind, r.base, r.sizes]) for r in observed])
+        distinct, index = np.unique(table, axis=0, return_inverse=True)
+        self.kind, self.base, self.sizes = distinct[:, 0].astype(np.intp), distinct[:, 1], distinct[:, 2:]
+        owner = np.repeat(np.arange(len(observed)), [len(r.kind) for r in observed])
+        self.counts = np.zeros((len(observed), len(distinct)))
+        np.add.at(self.counts, (owner, index.ravel()), 1.0)
+        self.log_us = np.log(ms * 1e3)
+
+    def linear(self, g: Floats) -> tuple[Floats, Floats]:
+        """Shares (totals, kernels) at g, and what the totals say of their weighted g."""
+        times = self.counts * (self.base * np.exp(g))
+        total = times.sum(1)
+        shares = times / total[:, None]
+        return shares, self.log_us - np.log(total) + shares @ g
+
+    def solve(self, prior: dict[str, float], rounds: int = _ROUNDS) -> tuple[Floats, Floats, Floats, Floats]:
+        """Shares, covariance of the totals' logarithms, its inverse times the observations, the observations."""
+        covariance = _covariance(self.kind, self.sizes, self.kind, self.sizes, prior)
+        g = np.zeros(len(self.kind))
+        for _ in range(rounds):
+            shares, said = self.linear(g)
+            spread = shares @ covariance @ shares.T + prior["noise"] ** 2 * np.eye(len(said))
+            alpha = np.linalg.solve(spread, said)
+            g = g + 0.8 * (covariance @ shares.T @ alpha - g)
+        return shares, spread, alpha, said
+
+    def best_prior(self) -> dict[str, float]:
+        """The prior's parameters of highest marginal likelihood, not far from where they start (section 5.4)."""
+        names = list(_PRIOR)
+        start = np.log([_PRIOR[n] for n in names])
+        shares, _, _, said = self.solve(_PRIOR)
+
+        def cost(x: Floats) -> float:
+            prior = dict(zip(names, np.exp(x), strict=True))
+            covariance = _covariance(self.kind, self.sizes, self.kind, self.sizes, prior)
+            spread = shares @ covariance @ shares.T + prior["noise"] ** 2 * np.eye(len(said))
+            factor = cho_factor(spread, lower=True)
+            fit = said @ cho_solve(factor, said) / 2 + np.log(np.diag(factor[0])).sum()
+            return float(fit + ((x - start) ** 2).sum() / 2)
+
+        bounds = [(s - 3, s + 2) for s in start]
+        found = minimize(cost, start, method="L-BFGS-B", bounds=bounds, options={"maxiter": 25})
+        return dict(zip(names, map(float, np.exp(found.x)), strict=True))
+
+    def posterior(self, prior: dict[str, float]) -> Correction:
+        shares, spread, alpha, _ = self.solve(prior)
+        inverse = np.linalg.inv(spread)
+        # Each one left out, in closed form (section 5.4.2).
+        left_out = -alpha / np.diag(inverse)
+        surprise = np.abs(left_out) * np.sqrt(np.diag(inverse))
+        level = min(1.0, 0.9 * (len(alpha) + 1) / len(alpha))
+        calibration = max(float(np.quantile(surprise, level)), 0.5)
+        return Correction(self.kind, self.sizes, shares, inverse, shares.T @ alpha, left_out, prior, calibration)
+
+
+def _covariance(kind: Any, sizes: Floats, other_kind: Any, other_sizes: Floats, prior: dict[str, float]) -> Floats:
+    same = kind[:, None] == other_kind[None, :]
+    trend = sizes @ other_sizes.T
+    squares = (sizes**2).sum(1)[:, None] + (other_sizes**2).sum(1)[None, :] - 2 * trend
+    near = np.exp(-np.maximum(squares, 0) / (2 * prior["length"] ** 2))
+    own = prior["kind"] ** 2 + prior["trend"] ** 2 * trend + prior["smooth"] ** 2 * near
+    return prior["device"] ** 2 + same * own

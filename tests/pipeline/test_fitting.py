@@ -1,0 +1,49 @@
+"""Fitting a target to this machine: random networks in, predictions that know the machine out."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from compactor.cli.main import run
+from compactor.errors import ExitCode
+from compactor.frontend import export
+from compactor.ir.kernels import KINDS
+from compactor.pipeline import fitting
+from compactor.pipeline.suite import LARGEST, network
+from compactor.targets.registry import profiles
+
+
+def test_a_seed_gives_the_same_network() -> None:
+    (first, inputs), (second, again) = network(3), network(3)
+    assert torch.equal(first(*inputs), second(*again))
+
+
+@pytest.mark.slow
+def test_the_suite_has_every_kind_of_kernel() -> None:
+    found: set[str] = set()
+    for seed in range(24):
+        program = export(*network(seed))
+        assert program.cost().macs < 2 * LARGEST
+        found |= {k.kind for k in program.kernels()}
+    assert found == set(KINDS) - {"matmul"}, "attention covers products of two activations"
+
+
+@pytest.mark.slow
+def test_a_fit_changes_predictions_until_it_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COMPACTOR_STORE", str(tmp_path))
+    program = export(*network(5))
+    before = profiles.resolve("host-cpu-onnx")
+    facts = fitting.fit(before, seconds=120, samples=2)
+    assert facts["networks"] == 4 and Path(facts["file"]).parent == tmp_path / "fits", "two networks, two precisions"
+    after = profiles.resolve("host-cpu-onnx")
+    plain, fitted = (t.predict(program.kernels(), "float32") for t in (before, after))
+    assert fitted.basis == "predicted" and fitted.p50 != plain.p50
+    assert after.fingerprint != before.fingerprint
+    Path(facts["file"]).unlink()
+    assert profiles.resolve("host-cpu-onnx").predict(program.kernels(), "float32") == plain
+
+
+def test_a_device_elsewhere_cannot_be_fitted(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["targets", "fit", "jetson-orin", "--minutes", "1"]) == ExitCode.UNSUPPORTED
+    assert "run compactor targets fit on the device itself" in capsys.readouterr().err
