@@ -15,7 +15,7 @@ from compactor.errors import UnsupportedError
 from compactor.ir.kernels import Kernel
 from compactor.latency import Latency
 from compactor.targets import host, measure, model
-from compactor.targets.profile import Profile, family_model
+from compactor.targets.profile import Profile, other_device_model
 
 
 @dataclass(frozen=True)
@@ -103,5 +103,5 @@ def detected(profile: Profile, machine: host.Host) -> Profile:
     precisions = ["float32", *(["bfloat16"] if machine.bfloat16 else []), "int8"]
     update: dict[str, Any] = {"peak_tops": peaks, "precisions": precisions}
     if machine.isa == "amx":
-        update["model"] = family_model("x86-amx")
+        update["model"] = other_device_model("x86-amx")
     return profile.model_copy(update=update)
