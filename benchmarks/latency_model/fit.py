@@ -109,9 +109,9 @@ def fit(family: str, data: list[Point]) -> tuple[Floats, Callable[[Point], float
 
 
 def left_out(family: str, *keys: str) -> dict[Point, float]:
-    """Log residual of every point under a fit without all points that share one of ``keys`` (network, device, architecture).
+    """Log residual of every point under a fit without all points that share one of ``keys`` with it.
 
-    Where nothing remains (a single network was published for the family) the priors alone predict.
+    ``keys``: network, device, architecture. Where nothing remains (a family with a single network) the priors predict.
     """
     data, fits = points(family), {}
     for point in data:
