@@ -112,7 +112,7 @@ class Profile(_Strict):
             )
         widest = next((p for p in ("float32", "float16", "bfloat16") if p in self.peak_tops), None)
         for precision, value in self.peak_tops.items():
-            ratio = value / self.peak_tops[widest] if widest else 1  # type: ignore[index]
+            ratio = value / self.peak_tops[widest] if widest else 1
             if not _SLOWEST <= ratio <= _FASTEST:
                 raise ValueError(
                     f"peak_tops.{precision} is {value:g}, {ratio:.3g} times {widest}: no device has such a ratio"

@@ -16,7 +16,8 @@ from benchmarks.latency_model.families import FAMILIES
 from benchmarks.latency_model.fit import DATA, Point, left_out
 from compactor.targets.profile import family_model, other_device_model
 
-BARS = {"median_error_percent": 15.0, "coverage_percent": (85.0, 97.0)}
+MOST_MEDIAN = 15.0
+COVERAGE = (85.0, 97.0)
 Residuals = Mapping[Point, float]
 Fitted = Mapping[str, Residuals]
 
@@ -96,10 +97,10 @@ def evaluate(by_network: Fitted, by_both: Fitted, by_architecture: Fitted) -> di
 
 def missed(result: Mapping[str, Any]) -> list[str]:
     """The bars that are missed, and intervals that the profiles do not state as they were fitted."""
-    overall, (low, high) = result["overall"]["network_left_out"], BARS["coverage_percent"]
+    overall, (low, high) = result["overall"]["network_left_out"], COVERAGE
     found = []
-    if overall["median_error_percent"] > BARS["median_error_percent"]:
-        found.append(f"median error {overall['median_error_percent']} %, at most {BARS['median_error_percent']} %")
+    if overall["median_error_percent"] > MOST_MEDIAN:
+        found.append(f"median error {overall['median_error_percent']} %, at most {MOST_MEDIAN} %")
     if not low <= overall["coverage_percent"] <= high:
         found.append(f"coverage {overall['coverage_percent']} %, not in {low} to {high} %")
     for family, one in result["families"].items():
@@ -137,7 +138,8 @@ def main() -> int:
                     f"p90 {found['p90_error_percent']:5.1f} %  inside {found['coverage_percent']:5.1f} %  "
                     f"unseen {found['coverage_unseen_percent']:5.1f} %"
                 )
-    path = write("latency_published", {**facts(0), "bars": BARS, "missed": failures, **result})
+    bars = {"median_error_percent": MOST_MEDIAN, "coverage_percent": COVERAGE}
+    path = write("latency_published", {**facts(0), "bars": bars, "missed": failures, **result})
     print(path, *failures, sep="\n")
     return 1 if failures else 0
 
