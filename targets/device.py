@@ -23,7 +23,7 @@ from compactor.target import Observation
 from compactor.targets import correction, host, model
 from compactor.targets import measure as measuring
 from compactor.targets.fits import Fit
-from compactor.targets.profile import Profile, family_model
+from compactor.targets.profile import Profile, other_device_model
 
 
 @dataclass(frozen=True)
@@ -172,5 +172,5 @@ def detected(profile: Profile, machine: host.Host) -> Profile:
     precisions = ["float32", *(["bfloat16"] if machine.bfloat16 else []), "int8"]
     update: dict[str, Any] = {"peak_tops": peaks, "precisions": precisions}
     if machine.isa == "amx":
-        update["model"] = family_model("x86-amx")
+        update["model"] = other_device_model("x86-amx")
     return profile.model_copy(update=update)

@@ -51,8 +51,12 @@ def work(kernels: Sequence[Kernel], lanes: int) -> Work:
 def kernel_times(profile: Profile, kernels: Sequence[Kernel], precision: str) -> Floats:
     """Predicted microseconds of each kernel. Raises `UnsupportedError` for a precision the device has not."""
     _check(profile, precision)
+    return times(profile, work(kernels, profile.model.lanes.get(precision, 1)), precision)  # type: ignore[call-overload]
+
+
+def times(profile: Profile, load: Work, precision: str) -> Floats:
+    """Predicted microseconds of each row of ``load``, for callers that predict the same work many times."""
     model = profile.model
-    load = work(kernels, model.lanes.get(precision, 1))  # type: ignore[call-overload]
     rate, width = _per_kind(profile, precision)
     compute = load.operations / rate[load.kind]
     activations, weights = load.activations * width[load.kind], load.weights * width[load.kind]

@@ -15,7 +15,13 @@ _FAMILIES = "families.toml"
 Precision = Literal["float32", "float16", "bfloat16", "int8"]
 Kind = Literal["conv", "depthwise", "linear", "attention", "matmul", "norm", "pool", "embedding", "pointwise", "move"]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(gt=0, le=1)]
+Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+# No device comes near these (a B200 has 4500 dense INT8 TOPS and 8000 GB/s): a larger figure is in another unit.
+_MOST_TOPS, _MOST_GBS, _MOST_GB = 20_000, 100_000, 4_000
+# From a CPU without 8-bit instructions (1) to matrix units beside plain FP32 (32, AMX), with a margin.
+_SLOWEST, _FASTEST = 0.25, 200
 
 
 class _Strict(BaseModel):
@@ -27,7 +33,7 @@ class Memory(_Strict):
 
     bandwidth_gbs: Positive
     capacity_gb: Positive | None = None
-    cache_mb: Annotated[float, Field(ge=0)] = 0
+    cache_mb: NotNegative = 0
     cache_gbs: Positive | None = None
 
 
@@ -37,18 +43,18 @@ class Model(_Strict):
     ``floor_us``: least time of any kernel. ``call_us``: once per inference. ``efficiency``: largest share of the peak
     that a kernel reaches, by precision, times ``kinds`` by kernel kind. ``memory``: share of the bandwidth.
     ``lanes``: output channels are padded to multiples. ``interval``: factor around p50 that holds 90 %, from
-    ``points`` published latencies, whose rms log error when left out of the fit was ``error``.
+    ``points`` published latencies, whose rms log error when their network was left out of the fit was ``error``.
     """
 
     floor_us: Positive
-    call_us: Annotated[float, Field(ge=0)] = 0
+    call_us: NotNegative = 0
     efficiency: dict[Precision, Share]
     kinds: dict[Kind, Share] = Field(default_factory=dict)
     memory: Share
     lanes: dict[Precision, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
     interval: Annotated[float, Field(gt=1, le=20)]
     points: Annotated[int, Field(ge=0)] = 0
-    error: Annotated[float, Field(ge=0)] | None = None
+    error: NotNegative | None = None
 
 
 class Source(_Strict):
@@ -87,9 +93,30 @@ class Profile(_Strict):
         for field in ("peak_tops", "memory.bandwidth_gbs", "model"):
             if not any(field == c or field.startswith(c + ".") for s in self.sources for c in s.covers):
                 raise ValueError(f"{field} has no source: add a [[sources]] entry that covers it")
-        if self.peak_tops.get("int8", 1e-9) > 5000 or self.memory.bandwidth_gbs > 20000:
-            raise ValueError("peak_tops is in 10^12 op/s and bandwidth_gbs in GB/s; these values fit no device")
+        self._possible()
         return self
+
+    def _possible(self) -> None:
+        """Refuse figures that no device has: mostly a slip of the unit or of the decimal point."""
+        memory = self.memory
+        figures = {f"peak_tops.{p}": (v, _MOST_TOPS, "10^12 op/s") for p, v in self.peak_tops.items()}
+        figures["memory.bandwidth_gbs"] = (memory.bandwidth_gbs, _MOST_GBS, "GB/s")
+        figures["memory.cache_gbs"] = (memory.cache_gbs or 0, _MOST_GBS, "GB/s")
+        figures["memory.capacity_gb"] = (memory.capacity_gb or 0, _MOST_GB, "GB")
+        for field, (value, most, unit) in figures.items():
+            if value > most:
+                raise ValueError(f"{field} is {value:g}, which fits no device: it is in {unit}")
+        if memory.cache_gbs is not None and memory.cache_gbs < memory.bandwidth_gbs:
+            raise ValueError(
+                f"memory.cache_gbs is {memory.cache_gbs:g}, less than memory.bandwidth_gbs, {memory.bandwidth_gbs:g}"
+            )
+        widest = next((p for p in ("float32", "float16", "bfloat16") if p in self.peak_tops), None)
+        for precision, value in self.peak_tops.items():
+            ratio = value / self.peak_tops[widest] if widest else 1
+            if not _SLOWEST <= ratio <= _FASTEST:
+                raise ValueError(
+                    f"peak_tops.{precision} is {value:g}, {ratio:.3g} times {widest}: no device has such a ratio"
+                )
 
 
 def read(path: Path) -> Profile:
@@ -106,7 +133,11 @@ def read(path: Path) -> Profile:
             f"use one of {', '.join(families)}, or give a [model]",
         )
     base = families.get(family, {}) if isinstance(family, str) else {}
-    data["model"] = {**base.get("model", {}), **data.get("model", {})}
+    # A device that the family was not fitted to: what is known of it is less than what the fit tells of its own.
+    other = {} if data.get("name") in base.get("fitted", ()) else base.get("other", {})
+    given = data.get("model", {})
+    if isinstance(given, dict):
+        data["model"] = {**base.get("model", {}), **other, **given}
     data["sources"] = [*_listed(data, "sources"), *base.get("sources", [])]
     try:
         return Profile.model_validate(data)
@@ -118,8 +149,15 @@ def read(path: Path) -> Profile:
 
 @cache
 def family_model(family: str) -> Model:
-    """The latency-model parameters of a family in ``families.toml``."""
+    """The latency-model parameters of a family in ``families.toml``, for a device that it was fitted to."""
     return Model.model_validate(_toml(FOLDER / _FAMILIES)[family]["model"])
+
+
+@cache
+def other_device_model(family: str) -> Model:
+    """The same for a device that the family was not fitted to: a wider interval."""
+    found = _toml(FOLDER / _FAMILIES)[family]
+    return Model.model_validate({**found["model"], **found["other"]})
 
 
 def builtin() -> tuple[Path, ...]:

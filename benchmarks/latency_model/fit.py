@@ -1,12 +1,15 @@
 """Fits each family's latency-model parameters to published latencies: ``python -m benchmarks.latency_model.fit``.
 
-Prints the parameters, the residual of every point, and the errors with one network and with one device left out. The
-figures in ``targets/profiles/families.toml`` and ``docs/targets.md`` come from here.
+Prints the parameters, the residual of every point, and the errors with one network and with one device left out.
+``--write`` also writes them, with the calibrated intervals, to ``targets/profiles/families.toml``.
 """
 
+import argparse
 import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
+from benchmarks.latency_model import calibration
+from benchmarks.latency_model.families import FAMILIES, Nested
 from benchmarks.latency_model.networks import network
 from compactor.ir.kernels import Kernel
-from compactor.targets.model import latency_ms
+from compactor.targets.model import Work, latency_ms, times, work
 from compactor.targets.profile import Profile
 
 Floats = NDArray[np.float64]
@@ -33,56 +38,10 @@ class Point:
     ms: float
     source: str
 
-
-@dataclass(frozen=True)
-class Free:
-    """A free parameter: where it goes in ``[model]``, its prior and how far (in log) it may be off."""
-
-    path: tuple[str, ...]
-    prior: float
-    spread: float
-    highest: float = 1e9
-
-
-def _x86(float32: float, bfloat16: float, int8: float) -> list[Free]:
-    return [
-        Free(("floor_us",), 10, 1),
-        Free(("call_us",), 20, 1),
-        Free(("efficiency", "float32"), float32, 0.5, 1),
-        Free(("efficiency", "bfloat16"), bfloat16, 0.7, 1),
-        Free(("efficiency", "int8"), int8, 0.7, 1),
-        Free(("kinds", "linear"), 0.9, 0.5, 1),
-        Free(("kinds", "attention"), 0.3, 0.7, 1),
-        Free(("kinds", "depthwise"), 0.2, 0.7, 1),
-        Free(("memory",), 0.7, 0.3, 1),
-    ]
-
-
-FAMILIES: dict[str, tuple[dict[str, int], list[Free]]] = {
-    "nvidia": (
-        {"float32": 8, "float16": 8, "int8": 16},
-        [
-            Free(("floor_us",), 5, 1),
-            Free(("efficiency", "float32"), 0.5, 0.5, 1),
-            Free(("efficiency", "float16"), 0.5, 0.5, 1),
-            Free(("efficiency", "int8"), 0.4, 0.5, 1),
-            Free(("kinds", "linear"), 0.9, 0.5, 1),
-            Free(("kinds", "attention"), 0.3, 0.7, 1),
-            Free(("memory",), 0.7, 0.3, 1),
-            Free(("python",), 800, 0.7),
-        ],
-    ),
-    "x86": ({"float32": 16, "bfloat16": 16, "int8": 16}, _x86(0.7, 0.6, 0.5)),
-    "x86-amx": ({"float32": 16, "bfloat16": 16, "int8": 16}, _x86(0.7, 0.2, 0.1)),
-    "arm": (
-        {"float32": 4, "int8": 4},
-        [Free(("floor_us",), 15, 0.3), Free(("efficiency", "float32"), 0.5, 0.7, 1), Free(("memory",), 0.6, 0.7, 1)],
-    ),
-    "intel-npu": (
-        {"float16": 16, "int8": 16},
-        [Free(("floor_us",), 4, 0.7), Free(("call_us",), 60, 0.7), Free(("efficiency", "int8"), 0.4, 0.5, 1)],
-    ),
-}
+    @property
+    def architecture(self) -> str:
+        """The network's name without its size: ``yolo``, ``bert``, ``resnet``, ``mobilenetv``."""
+        return "".join(takewhile(str.isalpha, self.network))
 
 
 def points(family: str) -> list[Point]:
@@ -97,7 +56,7 @@ def points(family: str) -> list[Point]:
     ]
 
 
-def profile(device: str, model: dict[str, Any]) -> Profile:
+def profile(device: str, model: Nested) -> Profile:
     """The profile of a published device under these model parameters."""
     facts = DATA["devices"][device]
     memory = {"bandwidth_gbs": facts["bandwidth"]}
@@ -111,78 +70,126 @@ def profile(device: str, model: dict[str, Any]) -> Profile:
     )
 
 
-def parameters(family: str, x: Sequence[float] | Floats) -> dict[str, Any]:
+def parameters(family: str, x: Sequence[float] | Floats) -> Nested:
     """The ``[model]`` table for a vector of log parameters; ``python`` is the timing overhead of a source."""
-    lanes, free = FAMILIES[family]
-    model: dict[str, Any] = {"lanes": lanes, "interval": 2.0, "memory": 0.6, "kinds": {}, "efficiency": {}}
-    for item, value in zip(free, np.exp(x), strict=True):
+    chosen = FAMILIES[family]
+    model: Nested = {"lanes": chosen.lanes, "interval": 2.0, "kinds": {}, "efficiency": {}}
+    for key, value in chosen.fixed.items():
+        model[key] = dict(value) if isinstance(value, dict) else value
+    for item, value in zip(chosen.free, np.exp(x), strict=True):
         holder = model
         for key in item.path[:-1]:
             holder = holder.setdefault(key, {})
         holder[item.path[-1]] = min(float(value), item.highest)
-    kinds, efficiency = model["kinds"], model["efficiency"]
-    kinds.setdefault("depthwise", 0.2)
-    if "attention" in kinds:
-        kinds["matmul"] = kinds["attention"]
-    known = max(efficiency.values())
-    model["efficiency"] = {p: efficiency.get(p, known) for p in lanes}
+    if "attention" in model["kinds"]:
+        model["kinds"]["matmul"] = model["kinds"]["attention"]
+    known = max(model["efficiency"].values())
+    model["efficiency"] = {p: model["efficiency"].get(p, known) for p in chosen.lanes}
     return model
 
 
-def predict(point: Point, model: dict[str, Any], kernels: Sequence[Kernel]) -> float:
+def predict(point: Point, model: Nested, kernels: Sequence[Kernel]) -> float:
     """Milliseconds, with the overhead of timing through Python where the source has it."""
-    python = model.get("python", 0) if point.source == "ultralytics" else 0
-    clean = {k: v for k, v in model.items() if k != "python"}
-    return latency_ms(profile(point.device, clean), kernels, point.precision) + python / 1e3
+    return latency_ms(profile(point.device, _clean(model)), kernels, point.precision) + _python(point, model)
 
 
 def fit(family: str, data: list[Point]) -> tuple[Floats, Callable[[Point], float]]:
-    """Log parameters, and the log residual of a point under them."""
-    free = FAMILIES[family][1]
+    """Log parameters, and the log residual of a point under them. Without data: the priors."""
+    free = FAMILIES[family].free
     prior = np.log([f.prior for f in free])
     spread = np.array([f.spread for f in free])
 
-    def residual(x: Floats, point: Point) -> float:
-        return float(np.log(predict(point, parameters(family, x), network(point.network)) / point.ms))
-
     def cost(x: Floats) -> Floats:
-        return np.array([residual(x, p) / 0.15 for p in data] + list((x - prior) / spread))
+        return np.concatenate([_residuals(family, x, data) / 0.15, (x - prior) / spread])
 
     highest = np.log([f.highest for f in free]) + 1e-6
-    solution = least_squares(cost, prior, bounds=(np.full(len(free), -20.0), highest), loss="soft_l1")
-    return solution.x, lambda point: residual(solution.x, point)
+    bounds = (np.full(len(free), -20.0), highest)
+    x = least_squares(cost, prior, bounds=bounds, loss="soft_l1").x if data else prior
+    return x, lambda point: float(_residuals(family, x, [point])[0])
 
 
-def left_out(family: str, data: list[Point], key: str) -> Floats:
-    """Log residuals of every point when all with the same ``key`` (device or network) were left out of the fit."""
-    residuals = []
-    for value in sorted({getattr(p, key) for p in data}):
-        rest = [p for p in data if getattr(p, key) != value]
-        if rest:
-            _, residual = fit(family, rest)
-            residuals += [residual(p) for p in data if getattr(p, key) == value]
-    return np.array(residuals)
+def left_out(family: str, *keys: str) -> dict[Point, float]:
+    """Log residual of every point under a fit without all points that share one of ``keys`` with it.
+
+    ``keys``: network, device, architecture. Where nothing remains (a family with a single network) the priors predict.
+    """
+    data, fits = points(family), {}
+    for point in data:
+        held = tuple(getattr(point, key) for key in keys)
+        if held not in fits:
+            rest = [p for p in data if all(getattr(p, key) != value for key, value in zip(keys, held, strict=True))]
+            fits[held] = fit(family, rest)[1]
+    return {p: fits[tuple(getattr(p, key) for key in keys)](p) for p in data}
 
 
-def report(family: str) -> None:
-    """Print one family's fit."""
+def fitted_targets(family: str) -> list[str]:
+    """The profiles of devices whose latencies the family was fitted to."""
+    devices = dict.fromkeys(p.device for p in points(family))
+    return [DATA["devices"][d]["target"] for d in devices if "target" in DATA["devices"][d]]
+
+
+def report(family: str, by_network: dict[Point, float], by_both: dict[Point, float]) -> Nested:
+    """Print one family's fit and return its ``[model]``, without the interval."""
     data = points(family)
     x, residual = fit(family, data)
+    model = parameters(family, x)
     own = np.array([residual(p) for p in data])
-    print(f"\n## {family}: {len(data)} points, rms {np.sqrt(np.mean(own**2)):.3f}")
-    for key, value in parameters(family, x).items():
+    rms = f"rms {np.sqrt(np.mean(own**2)):.3f}" if data else "priors only"
+    print(f"\n## {family}: {len(data)} points, {rms}")
+    for key, value in model.items():
         print(f"  {key} = {value}")
-    for key in ("network", "device"):
-        errors = left_out(family, data, key)
-        if len(errors):
-            rms, wide = np.sqrt(np.mean(errors**2)), np.exp(np.quantile(np.abs(errors), 0.9))
-            print(f"  one {key} left out: rms {rms:.3f}, 90 % within a factor {wide:.3f}")
+    for key, errors in (("network", by_network), ("network and device", by_both)):
+        if errors:
+            logs = np.array(list(errors.values()))
+            median, wide = np.median(np.abs(np.expm1(logs))), np.exp(np.quantile(np.abs(logs), 0.9))
+            print(f"  one {key} left out: median {median:.1%}, rms {np.sqrt(np.mean(logs**2)):.3f}, 90 % x{wide:.3f}")
     for point, error in zip(data, own, strict=True):
         print(
-            f"  {point.device:16s} {point.network:24s} {point.precision:9s} {point.ms:8.3f} ms  {np.expm1(error):+.1%}"
+            f"  {point.device:24s} {point.network:24s} {point.precision:9s} {point.ms:8.3f} ms  {np.expm1(error):+.1%}"
+            f"  left out {np.expm1(by_network[point]):+.1%}"
         )
+    return model
+
+
+def _residuals(family: str, x: Floats, data: Sequence[Point]) -> Floats:
+    model = parameters(family, x)
+    profiles = {device: profile(device, _clean(model)) for device in {p.device for p in data}}
+    found = np.empty(len(data))
+    for i, p in enumerate(data):
+        kernels = times(profiles[p.device], _work(p.network, model["lanes"][p.precision]), p.precision)
+        found[i] = (kernels.sum() + model.get("call_us", 0)) / 1e3 + _python(p, model)
+    return np.log(found / np.array([p.ms for p in data]))
+
+
+@cache
+def _work(name: str, lanes: int) -> Work:
+    return work(network(name), lanes)
+
+
+def _clean(model: Nested) -> Nested:
+    return {k: v for k, v in model.items() if k != "python"}
+
+
+def _python(point: Point, model: Nested) -> float:
+    return model.get("python", 0) / 1e3 if point.source == "ultralytics" else 0.0
+
+
+def main() -> None:
+    """Fit and print every family; write the result where asked to."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", action="store_true", help="also write targets/profiles/families.toml")
+    write = parser.parse_args().write
+    by_network = {family: left_out(family, "network") for family in FAMILIES}
+    by_both = {family: left_out(family, "network", "device") for family in FAMILIES}
+    stated = calibration.intervals(
+        *({f: list(r.values()) for f, r in found.items()} for found in (by_network, by_both))
+    )
+    models = {family: report(family, by_network[family], by_both[family]) for family in FAMILIES}
+    for family, interval in stated.items():
+        print(f"{family:18s} x{interval.fitted}, other devices x{interval.other}, {interval.points} points")
+    if write:
+        calibration.write(models, stated, {family: fitted_targets(family) for family in FAMILIES})
 
 
 if __name__ == "__main__":
-    for name in FAMILIES:
-        report(name)
+    main()
