@@ -13,8 +13,9 @@ from compactor import registry
 from compactor.backend import Session
 from compactor.errors import UnsupportedError
 from compactor.ir.kernels import Kernel
-from compactor.latency import Latency
+from compactor.latency import KernelTime, Latency
 from compactor.targets import host, measure, model
+from compactor.targets.breakdown import breakdown, widened
 from compactor.targets.profile import Profile, family_model
 
 
@@ -68,9 +69,13 @@ class ProfileTarget:
         Raises `UnsupportedError` for a precision that the device does not run natively.
         """
         p50 = model.latency_ms(self.profile, kernels, precision)
-        wide = self.profile.model.interval
-        low = max(p50 / wide, min(p50, self.floor(kernels)))
-        return Latency(p50, "predicted", low=low, high=p50 * wide)
+        wide, floor = self.profile.model.interval, self.floor(kernels)
+        found = Latency(p50, "predicted", low=max(p50 / wide, min(p50, floor)), high=p50 * wide)
+        return widened(found, floor, self.profile, kernels, precision)
+
+    def breakdown(self, kernels: Sequence[Kernel], precision: str) -> Sequence[KernelTime]:
+        """Where the predicted time goes, kernel by kernel, without the time of the call itself."""
+        return breakdown(self.profile, kernels, precision)
 
     def floor(self, kernels: Sequence[Kernel]) -> float:
         """Milliseconds below which these kernels cannot get in any precision."""
