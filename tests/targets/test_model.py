@@ -110,7 +110,16 @@ def test_padding_to_lanes() -> None:
 
 KERNELS = st.builds(
     lambda kind, rows, depth, columns, extra: Kernel(
-        kind, rows * depth * columns, rows * depth + extra, depth * columns, rows * columns, "k", 1, rows, columns, depth
+        kind,
+        rows * depth * columns,
+        rows * depth + extra,
+        depth * columns,
+        rows * columns,
+        "k",
+        1,
+        rows,
+        columns,
+        depth,
     ),
     st.sampled_from(KINDS),
     *[st.integers(1, 2048)] * 3,
@@ -120,7 +129,9 @@ KERNELS = st.builds(
 
 @settings(deadline=None)
 @given(st.sampled_from(TARGETS), st.lists(KERNELS, max_size=30), st.data())
-def test_the_breakdown_sums_to_the_prediction(target: ProfileTarget, kernels: list[Kernel], data: st.DataObject) -> None:
+def test_the_breakdown_sums_to_the_prediction(
+    target: ProfileTarget, kernels: list[Kernel], data: st.DataObject
+) -> None:
     precision = data.draw(st.sampled_from(target.precisions))
     parts = target.breakdown(kernels, precision)
     assert [p.kernel for p in parts] == kernels
