@@ -100,7 +100,8 @@ def _conv_groups(node: fx.Node, shapes: Shapes) -> int:
     source, weight = shapes[argument(node, 0, "input")], shapes[argument(node, 1, "weight")]
     if not _is_transposed(node) and len(source) == len(weight):
         # From the shapes, not the literal: they may be those of a subnet.
-        return int(source[1]) // int(weight[1])
+        groups: int = source[1] // weight[1]
+        return groups
     return groups_of(node)
 
 
