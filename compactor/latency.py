@@ -3,7 +3,10 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from compactor.ir.kernels import Kernel
+
 Basis = Literal["measured", "predicted"]
+Bound = Literal["compute", "memory", "launch"]
 
 
 @dataclass(frozen=True)
@@ -11,7 +14,8 @@ class Latency:
     """Latency of one inference, in milliseconds.
 
     Measured: ``p50``, ``p90``, ``p99`` over ``n`` queries with ``threads`` (where known), and a ``warning`` when
-    the machine was not quiet. Predicted: ``p50`` with a 90 % interval ``low``..``high``.
+    the machine was not quiet. Predicted: ``p50`` with a 90 % interval ``low``..``high``, and a ``warning`` that names
+    what has no model.
     """
 
     p50: float
@@ -39,3 +43,16 @@ class Latency:
         if self.low is None or self.high is None:
             return f"{self.p50:.3f} ms (predicted)"
         return f"{self.p50:.3f} ms (predicted, {self.low:.3f} to {self.high:.3f})"
+
+
+@dataclass(frozen=True)
+class KernelTime:
+    """Predicted microseconds ``us`` of one kernel, the bytes it moves, and what most of its time goes to.
+
+    ``bound``: ``compute`` (operations), ``memory`` (bytes) or ``launch`` (the floor of any kernel).
+    """
+
+    kernel: Kernel
+    us: float
+    bytes: int
+    bound: Bound

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from compactor.backend import Session
 from compactor.ir.kernels import Kernel
-from compactor.latency import Latency
+from compactor.latency import KernelTime, Latency
 
 PRECISIONS = ("float32", "float16", "bfloat16", "int8")
 
@@ -49,7 +49,14 @@ class Target(Protocol):
         ...
 
     def predict(self, kernels: Sequence[Kernel], precision: str) -> Latency:
-        """Predicted latency, milliseconds, of these kernels run one after the other at ``precision``."""
+        """Predicted latency, milliseconds, of these kernels run one after the other at ``precision``.
+
+        A kernel of kind `compactor.ir.kernels.UNKNOWN` widens the interval.
+        """
+        ...
+
+    def breakdown(self, kernels: Sequence[Kernel], precision: str) -> Sequence[KernelTime]:
+        """Where the predicted time goes, kernel by kernel: their sum is that of `predict` less what a call costs."""
         ...
 
     def floor(self, kernels: Sequence[Kernel]) -> float:

@@ -63,19 +63,20 @@ class Correction:
     prior: dict[str, float]
     calibration: float
 
-    def log_factors(self, given: Rows) -> Floats:
-        """The expected g of every row."""
-        return _covariance(given.kind, given.sizes, self.seen_kind, self.seen_sizes, self.prior) @ self.weights
-
-    def total(self, given: Rows) -> tuple[float, float]:
-        """Milliseconds of the sum, and the standard deviation of its logarithm, calibrated (for the 90 % interval)."""
+    def times(self, given: Rows) -> tuple[Floats, float]:
+        """Microseconds of every row, and the calibrated standard deviation of the logarithm of their sum."""
         cross = _covariance(given.kind, given.sizes, self.seen_kind, self.seen_sizes, self.prior)
         times = given.base * np.exp(cross @ self.weights)
         share = times / times.sum()
         own = share @ _covariance(given.kind, given.sizes, given.kind, given.sizes, self.prior) @ share
         seen = self.shares @ (share @ cross)
         variance = max(own - seen @ self.inverse @ seen, 0.0) + self.prior["noise"] ** 2
-        return float(times.sum()) / 1e3, self.calibration * float(np.sqrt(variance))
+        return times, self.calibration * float(np.sqrt(variance))
+
+    def total(self, given: Rows) -> tuple[float, float]:
+        """Milliseconds of the sum, and the same deviation."""
+        times, deviation = self.times(given)
+        return float(times.sum()) / 1e3, deviation
 
 
 def learn(observed: Sequence[Rows], ms: Sequence[float]) -> Correction:

@@ -10,20 +10,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from compactor import registry
 from compactor.backend import Session
 from compactor.errors import UnsupportedError
 from compactor.ir.kernels import Kernel
-from compactor.latency import Latency
+from compactor.latency import KernelTime, Latency
 from compactor.pipeline.store import default_root
 from compactor.pipeline.versions import tool_versions
 from compactor.target import Observation
 from compactor.targets import correction, host, model
 from compactor.targets import measure as measuring
+from compactor.targets.breakdown import breakdown, widened
 from compactor.targets.fits import Fit
 from compactor.targets.profile import Profile, other_device_model
+
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -94,15 +98,23 @@ class ProfileTarget:
 
         Raises `UnsupportedError` for a precision that the device does not run natively.
         """
-        times = model.kernel_times(self.profile, kernels, precision)
+        times, call, wide = self._times(kernels, precision)
+        p50, floor = float(times.sum() + call) / 1e3, self.floor(kernels)
+        found = Latency(p50, "predicted", low=max(p50 / wide, min(p50, floor)), high=p50 * wide)
+        return widened(found, floor, kernels, times)
+
+    def breakdown(self, kernels: Sequence[Kernel], precision: str) -> Sequence[KernelTime]:
+        """Where the predicted time goes, kernel by kernel, without the time of the call itself."""
+        return breakdown(self.profile, kernels, precision, self._times(kernels, precision)[0])
+
+    def _times(self, kernels: Sequence[Kernel], precision: str) -> tuple[Floats, float, float]:
+        """Microseconds of each kernel and of the call, and the factor around their sum that holds 90 %."""
+        times, call = model.kernel_times(self.profile, kernels, precision), self.profile.model.call_us
         learned = None if self.fit is None else self.fit.corrections.get(precision)
         if learned is None:
-            p50, wide = float(times.sum() + self.profile.model.call_us) / 1e3, self.profile.model.interval
-        else:
-            p50, deviation = learned.total(correction.rows(kernels, times, self.profile.model.call_us))
-            wide = math.exp(deviation)
-        low = max(p50 / wide, min(p50, self.floor(kernels)))
-        return Latency(p50, "predicted", low=low, high=p50 * wide)
+            return times, call, self.profile.model.interval
+        corrected, deviation = learned.times(correction.rows(kernels, times, call))
+        return corrected[:-1], float(corrected[-1]), math.exp(deviation)
 
     def learn(self, observed: Sequence[Observation], facts: Mapping[str, Any]) -> dict[str, Any]:
         """Keep what was measured on the device, for `predict`; an earlier fit is replaced.

@@ -16,7 +16,7 @@ from compactor.errors import UnsupportedError
 from compactor.ir.kernels import KINDS, Kernel
 from compactor.targets.profile import Profile
 
-VERSION = 1
+VERSION = 2
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
 _QUANTIZED = ("conv", "depthwise", "linear", "matmul")
 _EMBEDDING = KINDS.index("embedding")
@@ -34,6 +34,21 @@ class Work:
     weights: Floats
 
 
+@dataclass(frozen=True)
+class Parts:
+    """Microseconds of each kernel: the floor under it, and its two roofs, of which the higher counts; and its bytes."""
+
+    floor: float
+    compute: Floats
+    memory: Floats
+    bytes: Floats
+
+    @property
+    def total(self) -> Floats:
+        """Microseconds."""
+        return self.floor + np.maximum(self.compute, self.memory)
+
+
 def work(kernels: Sequence[Kernel], lanes: int) -> Work:
     """Arrays of the kernels' work, output channels padded to multiples of ``lanes``."""
     rows = [(KINDS.index(k.kind), k.macs, k.inputs, k.outputs, k.weights, k.columns) for k in kernels]
@@ -48,20 +63,25 @@ def work(kernels: Sequence[Kernel], lanes: int) -> Work:
     return Work(kind, operations, table[:, 2] + table[:, 3], weights)
 
 
-def kernel_times(profile: Profile, kernels: Sequence[Kernel], precision: str) -> Floats:
-    """Predicted microseconds of each kernel. Raises `UnsupportedError` for a precision the device has not."""
+def kernel_parts(profile: Profile, kernels: Sequence[Kernel], precision: str) -> Parts:
+    """What each kernel's time is made of. Raises `UnsupportedError` for a precision the device has not."""
     _check(profile, precision)
-    return times(profile, work(kernels, profile.model.lanes.get(precision, 1)), precision)  # type: ignore[call-overload]
+    return parts(profile, work(kernels, profile.model.lanes.get(precision, 1)), precision)  # type: ignore[call-overload]
 
 
-def times(profile: Profile, load: Work, precision: str) -> Floats:
-    """Predicted microseconds of each row of ``load``, for callers that predict the same work many times."""
+def parts(profile: Profile, load: Work, precision: str) -> Parts:
+    """What the time of each row of ``load`` is made of, for callers that predict the same work many times."""
     model = profile.model
     rate, width = _per_kind(profile, precision)
     compute = load.operations / rate[load.kind]
     activations, weights = load.activations * width[load.kind], load.weights * width[load.kind]
     memory = _seconds(profile, activations, activations) + _seconds(profile, weights, weights.sum())
-    return model.floor_us + np.maximum(compute, memory / model.memory) * 1e6
+    return Parts(model.floor_us, compute * 1e6, memory / model.memory * 1e6, activations + weights)
+
+
+def kernel_times(profile: Profile, kernels: Sequence[Kernel], precision: str) -> Floats:
+    """Predicted microseconds of each kernel. Raises `UnsupportedError` for a precision the device has not."""
+    return kernel_parts(profile, kernels, precision).total
 
 
 def latency_ms(profile: Profile, kernels: Sequence[Kernel], precision: str) -> float:

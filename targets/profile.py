@@ -13,7 +13,9 @@ FOLDER = Path(__file__).parent / "profiles"
 _FAMILIES = "families.toml"
 
 Precision = Literal["float32", "float16", "bfloat16", "int8"]
-Kind = Literal["conv", "depthwise", "linear", "attention", "matmul", "norm", "pool", "embedding", "pointwise", "move"]
+Kind = Literal[
+    "conv", "depthwise", "linear", "attention", "matmul", "norm", "pool", "embedding", "pointwise", "move", "unknown"
+]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]

@@ -21,7 +21,7 @@ from benchmarks.latency_model import calibration
 from benchmarks.latency_model.families import FAMILIES, Nested
 from benchmarks.latency_model.networks import network
 from compactor.ir.kernels import Kernel
-from compactor.targets.model import Work, latency_ms, times, work
+from compactor.targets.model import Work, latency_ms, parts, work
 from compactor.targets.profile import Profile
 
 Floats = NDArray[np.float64]
@@ -156,7 +156,7 @@ def _residuals(family: str, x: Floats, data: Sequence[Point]) -> Floats:
     profiles = {device: profile(device, _clean(model)) for device in {p.device for p in data}}
     found = np.empty(len(data))
     for i, p in enumerate(data):
-        kernels = times(profiles[p.device], _work(p.network, model["lanes"][p.precision]), p.precision)
+        kernels = parts(profiles[p.device], _work(p.network, model["lanes"][p.precision]), p.precision).total
         found[i] = (kernels.sum() + model.get("call_us", 0)) / 1e3 + _python(p, model)
     return np.log(found / np.array([p.ms for p in data]))
 

@@ -36,32 +36,48 @@ def kernels_of(graph: fx.Graph, shapes: Shapes) -> tuple[Kernel, ...]:
 
     Raises `InternalError` for a node with MACs whose shapes are missing.
     """
-    return _Grouping(graph, shapes).run()
+    return Grouping(graph, shapes).run()
 
 
 @dataclass
-class _Group:
+class Group:
+    """Nodes that run as one kernel; the last one makes its output."""
+
     kind: str
     members: list[fx.Node]
     domain: int
     reads: list[fx.Node] = field(default_factory=list)
 
 
-class _Grouping:
+class Grouping:
+    """How the nodes of a graph fall into kernels.
+
+    Attributes, after `run`:
+        groups: in the order of their first nodes.
+        classes: what each call that depends on the inputs is (see `compactor.ir.kernel_ops`).
+        root: the node that really makes a value, behind views.
+        readers: by root, who reads it.
+        permutes: transpositions, free or not.
+        explored: by the last node of a group, the nodes behind it that were looked at when nothing more could join.
+    """
+
     def __init__(self, graph: fx.Graph, shapes: Shapes) -> None:
         self.graph, self.shapes = graph, shapes
         self.classes: dict[fx.Node, str] = {}
         self.root: dict[fx.Node, fx.Node] = {}
-        """The node that really makes a value, behind views."""
         self.removed: set[fx.Node] = set()
         self.readers: dict[fx.Node, list[fx.Node]] = {}
         self.order: dict[fx.Node, int] = {}
         self.done: set[fx.Node] = set()
-        self.groups: list[_Group] = []
+        self.groups: list[Group] = []
+        self.permutes: list[fx.Node] = []
+        self.explored: dict[fx.Node, list[fx.Node]] = {}
 
     def run(self) -> tuple[Kernel, ...]:
+        """The kernels, in graph order."""
         for node in self.graph.nodes:
             self._classify(node)
+        self.permutes = [n for n, kind in self.classes.items() if kind == PERMUTE]
         self._resolve_permutes()
         self.order = {node: i for i, node in enumerate(self.root)}
         for node in self.root:
@@ -70,10 +86,11 @@ class _Grouping:
                     self.readers.setdefault(source, []).append(node)
         calls = [n for n in self.root if n.op == "call_function" and not self._is_view(n)]
         # Of two kernels that meet in an add, the later one fuses it; pointwise ops that none takes come after.
-        for node in [n for n in reversed(calls) if not self._fusable(n)] + [n for n in calls if self._fusable(n)]:
+        for node in [n for n in reversed(calls) if not self.fusable(n)] + [n for n in calls if self.fusable(n)]:
             if node not in self.done:
                 self._anchor(node)
-        return tuple(map(self._kernel, sorted(self.groups, key=lambda g: self.order[g.members[0]])))
+        self.groups.sort(key=lambda g: self.order[g.members[0]])
+        return tuple(map(self._kernel, self.groups))
 
     # -- classes ---------------------------------------------------------------------------------------------------
 
@@ -116,7 +133,7 @@ class _Grouping:
         for node, kind in self.classes.items():
             if kind == PERMUTE:
                 first = node.all_input_nodes[0]
-                maker = self.classes.get(self._maker(self.root[first]))
+                maker = self.classes.get(self.maker(self.root[first]))
                 makes_no_difference = sum(n > 1 for n in self.shapes[node]) < 2
                 absorbed = maker in _ABSORBING or any(k in _ABSORBING for k in self._final_classes(node))
                 self.classes[node] = FREE if absorbed or makes_no_difference else "move"
@@ -125,7 +142,7 @@ class _Grouping:
             elif self.classes[node] != "output":
                 self.root[node] = node
 
-    def _maker(self, node: fx.Node) -> fx.Node:
+    def maker(self, node: fx.Node) -> fx.Node:
         """The node before a chain of pointwise ops on one value."""
         while self.classes.get(node) == POINTWISE:
             live = [n for n in node.all_input_nodes if n in self.root]
@@ -145,7 +162,8 @@ class _Grouping:
     def _is_view(self, node: fx.Node) -> bool:
         return self.classes.get(node) == FREE
 
-    def _fusable(self, node: fx.Node) -> bool:
+    def fusable(self, node: fx.Node) -> bool:
+        """Whether a call may join the kernel before it."""
         kind = self.classes[node]
         return kind == POINTWISE or (kind == REDUCTION and keeps_rows(node, self.shapes))
 
@@ -161,7 +179,7 @@ class _Grouping:
         sizes = [elements(self.shapes[node])]
         if kind in ("norm", "pointwise"):
             sizes += [elements(self.shapes.get(n)) for n in node.all_input_nodes]
-        group = _Group(kind, [node], max(sizes))
+        group = Group(kind, [node], max(sizes))
         self.groups.append(group)
         self.done.add(node)
         while group.kind in _OPEN and (region := self._region(group)):
@@ -170,7 +188,7 @@ class _Grouping:
             if any(self.classes[n] == REDUCTION for n in region):
                 group.kind = "norm"
 
-    def _region(self, group: _Group) -> list[fx.Node]:
+    def _region(self, group: Group) -> list[fx.Node]:
         """The next nodes to fuse: all between the group's last value and the single node through which it leaves."""
         tail = group.members[-1]
         region: list[fx.Node] = []
@@ -178,24 +196,25 @@ class _Grouping:
         while waiting and len(region) < _LONGEST:
             node = min(waiting, key=self.order.__getitem__)
             if not self._fits(node, group):
-                return []
+                break
             waiting.remove(node)
             region.append(node)
             if not waiting:
                 return region
             waiting += [n for n in self.readers.get(node, ()) if n not in waiting]
+        self.explored[tail] = region
         return []
 
-    def _fits(self, node: fx.Node, group: _Group) -> bool:
+    def _fits(self, node: fx.Node, group: Group) -> bool:
         spelled_out = group.kind in ("pointwise", "norm")
-        if node in self.done or not self._fusable(node) or (self.classes[node] == REDUCTION and not spelled_out):
+        if node in self.done or not self.fusable(node) or (self.classes[node] == REDUCTION and not spelled_out):
             return False
         size = elements(self.shapes[node])
         return size == group.domain or (spelled_out and size <= group.domain)
 
     # -- kernels ---------------------------------------------------------------------------------------------------
 
-    def _kernel(self, group: _Group) -> Kernel:
+    def _kernel(self, group: Group) -> Kernel:
         anchor, members = group.members[0], set(group.members)
         read: dict[fx.Node, dict[fx.Node, int]] = {}
         held: dict[fx.Node, int] = {}

@@ -9,6 +9,7 @@ from torch import fx
 
 from compactor.errors import InternalError
 from compactor.ir.graphs import argument, groups_of
+from compactor.ir.kernels import UNKNOWN
 
 Shape = tuple[int, ...]
 Shapes = Mapping[fx.Node, Any]
@@ -35,6 +36,14 @@ _OPS = {
     "linear": "linear",
     "embedding": "embedding embedding_bag",
     "attention": "scaled_dot_product_attention",
+    "move": """cat concat stack hstack vstack repeat repeat_interleave tile roll flip rot90 index index_select index_put
+        gather take take_along_dim scatter scatter_add scatter_reduce slice_scatter select_scatter diagonal_scatter
+        index_copy index_add index_fill masked_select masked_scatter copy pad constant_pad_nd reflection_pad1d
+        reflection_pad2d replication_pad1d replication_pad2d pixel_shuffle pixel_unshuffle channel_shuffle
+        native_channel_shuffle upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_linear1d
+        upsample_bilinear2d upsample_bicubic2d upsample_trilinear3d _upsample_nearest_exact2d im2col col2im as_strided
+        unfold diagonal diag_embed tril triu one_hot glu full full_like zeros zeros_like ones ones_like new_zeros
+        new_ones new_full new_empty empty_like arange linspace eye scalar_tensor meshgrid nonzero""",
 }
 _CLASSES = {op: kind for kind, ops in _OPS.items() for op in ops.split()}
 
@@ -47,7 +56,7 @@ def op_name(node: fx.Node) -> str:
 
 
 def op_class(node: fx.Node, shapes: Shapes) -> str:
-    """The kernel kind that a call anchors, or one of the classes above. Unknown ops are ``move``: memory only."""
+    """The kernel kind that a call anchors, or one of the classes above; ``unknown`` for an op that is in none."""
     name = op_name(node)
     name = name if name.endswith("__") else name.removesuffix("_")
     if "conv" in name and len(node.args) > 1:
@@ -57,7 +66,7 @@ def op_class(node: fx.Node, shapes: Shapes) -> str:
     if name in _CLASSES:
         return _CLASSES[name]
     pointwise = isinstance(node.target, torch._ops.OpOverload) and torch.Tag.pointwise in node.target.tags
-    return POINTWISE if pointwise else "move"
+    return POINTWISE if pointwise else UNKNOWN
 
 
 def is_zero_pad(node: fx.Node) -> bool:
@@ -91,7 +100,8 @@ def _conv_groups(node: fx.Node, shapes: Shapes) -> int:
     source, weight = shapes[argument(node, 0, "input")], shapes[argument(node, 1, "weight")]
     if not _is_transposed(node) and len(source) == len(weight):
         # From the shapes, not the literal: they may be those of a subnet.
-        return int(source[1]) // int(weight[1])
+        groups: int = source[1] // weight[1]
+        return groups
     return groups_of(node)
 
 

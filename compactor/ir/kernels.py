@@ -2,7 +2,12 @@
 
 from dataclasses import dataclass
 
-KINDS = ("conv", "depthwise", "linear", "attention", "matmul", "norm", "pool", "embedding", "pointwise", "move")
+UNKNOWN = "unknown"
+"""Kind of an op without a kernel model: its traffic is counted, its work is not."""
+
+KINDS = (
+    "conv", "depthwise", "linear", "attention", "matmul", "norm", "pool", "embedding", "pointwise", "move", UNKNOWN,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ from compactor.ir.graphs import groups_of, op_name
 from compactor.ir.kernels import Kernel
 from compactor.ir.program import Program
 from compactor.ir.subnet import Subnet
+
+if TYPE_CHECKING:
+    from compactor.ir.plans import Plan
 
 Alive = NDArray[np.bool_]
 Shapes = dict[fx.Node, Any]
@@ -180,6 +183,17 @@ class SearchSpace:
 
     def kernels(self, subnet: Subnet) -> tuple[Kernel, ...]:
         """Kernels of the sliced Program, without slicing it."""
+        found = self._plan.kernels(subnet)
+        return found if found is not None else self.regrouped(subnet)
+
+    @cached_property
+    def _plan(self) -> "Plan":
+        from compactor.ir.plans import Plan
+
+        return Plan(self)
+
+    def regrouped(self, subnet: Subnet) -> tuple[Kernel, ...]:
+        """The same kernels, grouped anew: slower, and what a subnet needs that fuses differently."""
         graph, mapping = rewired(self.program.graph, self.replaced(subnet))
         shapes = self.shapes(subnet)
         plain = {new: shapes.get(old) for old, new in mapping.items()}

@@ -71,9 +71,7 @@ class Bench:
         with TemporaryDirectory(dir=self.folder) as folder:
             return self.backend.open(self.backend.lower(program, self.target, Path(folder)), batch=1)
 
-    def _turns(
-        self, session: Session, inputs: Sequence[Tensor], seconds: float = _SECONDS
-    ) -> tuple[float, float]:
+    def _turns(self, session: Session, inputs: Sequence[Tensor], seconds: float = _SECONDS) -> tuple[float, float]:
         sessions = {"program": lambda _: session(inputs), "reference": lambda _: self._reference(self._inputs)}
         found = self.target.compare(sessions, inputs, seconds=seconds)
         return found["program"].p50, found["reference"].p50

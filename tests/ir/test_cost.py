@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from compactor.ir.cost import count, kernels, kernels_of, shapes_of
 from compactor.ir.exported import from_exported
 from compactor.ir.grouping import kernels_of as grouped
-from compactor.ir.kernels import KINDS, Kernel
+from compactor.ir.kernels import KINDS, UNKNOWN, Kernel
 from compactor.ir.program import Program
 
 aten = torch.ops.aten
@@ -193,3 +193,24 @@ def test_cost_counts_shared_parameters_once() -> None:
 
     cost = count(export(Tied(), torch.zeros(1, 3, dtype=torch.long)))
     assert (cost.parameters, cost.macs, cost.bytes) == (44, 3 * 11 * 4, 4 * 44)
+
+
+class Scan(nn.Module):
+    """A cumulative product, for which there is no kernel model, beside a roll, which moves data."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 8), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(torch.cumprod(self.first(x), 1).roll(1, 1))
+
+
+def test_ops_without_a_model_are_told_apart_from_moves() -> None:
+    found = kernels(export(Scan(), torch.rand(1, 5, 4)))
+    assert [k.kind for k in found] == ["linear", UNKNOWN, "move", "linear"]
+    assert found[1].node == "cumprod"
+
+
+def test_the_architectures_have_no_unknown_op(architecture_program: Program) -> None:
+    assert UNKNOWN not in kinds(architecture_program)

@@ -1,12 +1,15 @@
 """The latency model: order, monotony, intervals, speed."""
 
 import time
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from compactor.errors import UnsupportedError
-from compactor.ir.kernels import KINDS, Kernel
+from compactor.ir.kernels import KINDS, UNKNOWN, Kernel
 from compactor.targets.device import ProfileTarget
 from compactor.targets.registry import profiles
 
@@ -103,3 +106,54 @@ def test_padding_to_lanes() -> None:
     target = profiles.resolve("jetson-orin")
     wide = [target.predict([conv(64, 256, n)], "int8").p50 for n in (240, 241, 256)]
     assert wide[0] < wide[1] and wide[1] == pytest.approx(wide[2], rel=0.05)
+
+
+KERNELS = st.builds(
+    lambda kind, rows, depth, columns, extra: Kernel(
+        kind,
+        rows * depth * columns,
+        rows * depth + extra,
+        depth * columns,
+        rows * columns,
+        "k",
+        1,
+        rows,
+        columns,
+        depth,
+    ),
+    st.sampled_from(KINDS),
+    *[st.integers(1, 2048)] * 3,
+    st.integers(0, 10**6),
+)
+
+
+@settings(deadline=None)
+@given(st.sampled_from(TARGETS), st.lists(KERNELS, max_size=30), st.data())
+def test_the_breakdown_sums_to_the_prediction(
+    target: ProfileTarget, kernels: list[Kernel], data: st.DataObject
+) -> None:
+    precision = data.draw(st.sampled_from(target.precisions))
+    parts = target.breakdown(kernels, precision)
+    assert [p.kernel for p in parts] == kernels
+    whole = sum(p.us for p in parts) + target.profile.model.call_us
+    assert whole / 1e3 == pytest.approx(target.predict(kernels, precision).p50, rel=1e-9)
+    assert all(p.us >= target.profile.model.floor_us and p.bytes > 0 for p in parts)
+
+
+def test_what_bounds_a_kernel(target: ProfileTarget) -> None:
+    copy = Kernel("move", 0, 10**8, 0, 10**8, "copy")
+    for precision in target.precisions:
+        bounds = [p.bound for p in target.breakdown([conv(1, 1, 1), conv(128, 512, 512), copy], precision)]
+        assert bounds == ["launch", "compute", "memory"]
+
+
+@settings(deadline=None)
+@given(st.sampled_from(TARGETS), st.lists(KERNELS, min_size=1, max_size=10))
+def test_an_unknown_kernel_is_named_and_widens_the_interval(target: ProfileTarget, kernels: list[Kernel]) -> None:
+    known = [replace(k, kind="move") for k in kernels]
+    odd = replace(known[0], kind=UNKNOWN, node="strange")
+    sure, unsure = (target.predict(k, "int8") for k in (known, [*known[1:], odd]))
+    assert unsure.p50 == pytest.approx(sure.p50, rel=1e-9), "counted by its traffic"
+    assert unsure.low <= sure.low and unsure.high > sure.high  # type: ignore[operator]
+    assert unsure.low >= target.floor([*known[1:], odd]) * (1 - 1e-9)  # type: ignore[operator]
+    assert sure.warning is None and unsure.warning == f"no model for 1 of {len(known)} kernels: strange"
