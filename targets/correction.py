@@ -111,8 +111,8 @@ class _Problem:
         g = np.zeros(len(self.kind))
         for _ in range(rounds):
             shares, said = self.linear(g)
-            spread = shares @ covariance @ shares.T + prior["noise"] ** 2 * np.eye(len(said))
-            alpha = np.linalg.solve(spread, said)
+            spread: Floats = shares @ covariance @ shares.T + prior["noise"] ** 2 * np.eye(len(said))
+            alpha: Floats = np.linalg.solve(spread, said)
             g = g + 0.8 * (covariance @ shares.T @ alpha - g)
         return shares, spread, alpha, said
 
@@ -136,7 +136,7 @@ class _Problem:
 
     def posterior(self, prior: dict[str, float]) -> Correction:
         shares, spread, alpha, _ = self.solve(prior)
-        inverse = np.linalg.inv(spread)
+        inverse: Floats = np.linalg.inv(spread)
         # Each one left out, in closed form (section 5.4.2).
         left_out = -alpha / np.diag(inverse)
         surprise = np.abs(left_out) * np.sqrt(np.diag(inverse))
@@ -151,4 +151,5 @@ def _covariance(kind: Any, sizes: Floats, other_kind: Any, other_sizes: Floats, 
     squares = (sizes**2).sum(1)[:, None] + (other_sizes**2).sum(1)[None, :] - 2 * trend
     near = np.exp(-np.maximum(squares, 0) / (2 * prior["length"] ** 2))
     own = prior["kind"] ** 2 + prior["trend"] ** 2 * trend + prior["smooth"] ** 2 * near
-    return prior["device"] ** 2 + same * own
+    covariance: Floats = prior["device"] ** 2 + same * own
+    return covariance

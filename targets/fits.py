@@ -23,7 +23,8 @@ class Fit:
 
     def save(self, path: Path) -> Path:
         """Write the file, whole or not at all."""
-        arrays, rest = {}, {}
+        arrays: dict[str, Any] = {}
+        rest: dict[str, Any] = {}
         for precision, correction in self.corrections.items():
             values = asdict(correction)
             rest[precision] = {name: values.pop(name) for name in ("prior", "calibration")}

@@ -3,7 +3,7 @@
 No architecture is rebuilt here: blocks of the usual kinds are drawn, with widths, depths and input sizes, by seed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 
 import torch
@@ -102,7 +102,8 @@ class _Channelwise(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm(self.depthwise(x).permute(0, 2, 3, 1))
-        return x + self.down(F.gelu(self.up(y))).permute(0, 3, 1, 2)
+        result: Tensor = x + self.down(F.gelu(self.up(y))).permute(0, 3, 1, 2)
+        return result
 
 
 def _plain(draw: Random, width: int, act: Callable[[], nn.Module]) -> nn.Module:
@@ -195,7 +196,7 @@ class _Layer(nn.Module):
 
 
 class _Words(nn.Module):
-    def __init__(self, width: int, vocabulary: int, length: int, layers: list[nn.Module], classes: int) -> None:
+    def __init__(self, width: int, vocabulary: int, length: int, layers: Sequence[nn.Module], classes: int) -> None:
         super().__init__()
         self.words, self.places = nn.Embedding(vocabulary, width), nn.Parameter(torch.randn(length, width))
         self.norm, self.layers, self.head = nn.LayerNorm(width), nn.Sequential(*layers), nn.Linear(width, classes)
@@ -206,7 +207,7 @@ class _Words(nn.Module):
 
 
 class _Patches(nn.Module):
-    def __init__(self, width: int, patch: int, layers: list[nn.Module], classes: int) -> None:
+    def __init__(self, width: int, patch: int, layers: Sequence[nn.Module], classes: int) -> None:
         super().__init__()
         self.patch = nn.Conv2d(3, width, patch, patch)
         self.layers, self.norm, self.head = nn.Sequential(*layers), nn.LayerNorm(width), nn.Linear(width, classes)

@@ -53,8 +53,10 @@ def resized(old_sizes: list[Any], new_sizes: list[Any], old: fx.Node, resize: Re
 
 def _scaled(size: fx.Node, now: int, was: int) -> fx.Node:
     """size * now / was, computed once, where the size is, and as simple as exporting again would make it."""
-    if size.target is operator.mul and isinstance(size.args[1], int) and isinstance(size.args[0], fx.Node):
-        size, now = size.args[0], now * size.args[1]
+    if size.target is operator.mul:
+        base, factor = size.args
+        if isinstance(base, fx.Node) and isinstance(factor, int):
+            size, now = base, now * factor
     common = math.gcd(now, was)
     for call, number in ((operator.mul, now // common), (operator.floordiv, was // common)):
         if number != 1:
