@@ -112,7 +112,7 @@ class _Problem:
         for _ in range(rounds):
             shares, said = self.linear(g)
             spread: Floats = shares @ covariance @ shares.T + prior["noise"] ** 2 * np.eye(len(said))
-            alpha: Floats = np.linalg.solve(spread, said)
+            alpha: Floats = np.linalg.solve(spread, said).astype(np.float64)
             g = g + 0.8 * (covariance @ shares.T @ alpha - g)
         return shares, spread, alpha, said
 
@@ -136,7 +136,7 @@ class _Problem:
 
     def posterior(self, prior: dict[str, float]) -> Correction:
         shares, spread, alpha, _ = self.solve(prior)
-        inverse: Floats = np.linalg.inv(spread)
+        inverse: Floats = np.linalg.inv(spread).astype(np.float64)
         # Each one left out, in closed form (section 5.4.2).
         left_out = -alpha / np.diag(inverse)
         surprise = np.abs(left_out) * np.sqrt(np.diag(inverse))
