@@ -35,8 +35,12 @@ class Plan:
         table = self._replay.run(self._sizes.of(subnet)) if left is not None else None
         if left is None or table is None:
             return None
-        rows, names = table.tolist(), self._names
-        return tuple(Kernel(names[i][0], *rows[i][:4], names[i][1], *rows[i][4:]) for i in left)
+        return tuple(_kernel(*self._names[i], table[i].tolist()) for i in left)
+
+
+def _kernel(kind: str, node: str, numbers: list[int]) -> Kernel:
+    macs, inputs, weights, outputs, groups, rows, columns, depth = numbers
+    return Kernel(kind, macs, inputs, weights, outputs, node, groups, rows, columns, depth)
 
 
 def _numbers(k: Kernel) -> tuple[int, ...]:

@@ -26,7 +26,7 @@ def removable(grouping: Grouping, blocks: Mapping[str, Ends]) -> dict[str, Ends]
     unfit = {n for g in grouping.groups for n in g.members} - tails
     unfit.update(n for n in _dependent(grouping))
     unfit.update(n for p in grouping.permutes for n in _behind(grouping, p))
-    fit = {
+    fit: dict[str, Ends] = {
         name: (leave, enter)
         for name, (leave, enter) in blocks.items()
         if leave in tails and not unfit & {leave, enter} and all(grouping.root.get(n) is n for n in (leave, enter) if n)

@@ -36,8 +36,7 @@ class Sizes:
         self._base = np.array([base for base, _ in self._rows], np.int64)
         self._per_unit = np.zeros((len(self._rows), len(space.groups)), np.int64)
         for i, (_, units) in enumerate(self._rows):
-            for group, count in units.items():
-                self._per_unit[i, group] = count
+            self._per_unit[i, list(units)] = list(units.values())
 
     def of(self, subnet: Subnet) -> Numbers:
         """The value of every variable."""

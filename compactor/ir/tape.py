@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Numbers = NDArray[np.int64]
+Outcomes = NDArray[np.bool_]
 Step = tuple[str, int, int]
 _OPS = {"add": np.add, "mul": np.multiply, "div": np.floor_divide}
 
@@ -141,11 +142,7 @@ class Replay:
                 where = slice(first, first + len(members))
                 self._levels.append((_OPS[level[1]], where, place[left], place[right]))
         self._wanted = place[np.array(refs, np.intp).reshape(len(refs), -1)]
-        self._guards = [
-            (test, *(place[[g[side] for g in tape.guards if g[0] == op]] for side in (1, 2)),
-             np.array([outcome for g, outcome in tape.guards.items() if g[0] == op], bool))
-            for op, test in (("eq", np.equal), ("lt", np.less))
-        ]  # fmt: skip
+        self._equal, self._less = (_guards(tape, op, place) for op in ("eq", "lt"))
 
     def run(self, variables: Numbers) -> Numbers | None:
         """The wanted results for other values of the variables; None where a comparison comes out differently."""
@@ -154,11 +151,19 @@ class Replay:
         values[places] = variables[numbers]
         for op, where, left, right in self._levels:
             op(values[left], values[right], out=values[where])
-        for test, left, right, outcome in self._guards:
-            if not np.array_equal(test(values[left], values[right]), outcome):
-                return None
+        a, b, equal = self._equal
+        c, d, less = self._less
+        if ((values[a] == values[b]) != equal).any() or ((values[c] < values[d]) != less).any():
+            return None
         found: Numbers = values[self._wanted]
         return found
+
+
+def _guards(tape: Tape, op: str, place: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp], Outcomes]:
+    """Both sides of all comparisons of a kind, as places, and how they came out."""
+    found = [(a, b, outcome) for (kind, a, b), outcome in tape.guards.items() if kind == op]
+    table = np.array(found, np.intp).reshape(-1, 3)
+    return place[table[:, 0]], place[table[:, 1]], table[:, 2].astype(bool)
 
 
 def _constant(value: int) -> int | None:
