@@ -22,7 +22,9 @@ from compactor.ir.kernels import KINDS, Kernel
 Floats = NDArray[np.float64]
 CALL = len(KINDS)
 """The number of a kind beside the kernels': what a runtime spends once per inference."""
-_ROUNDS = 8
+_ROUNDS = 10
+_OUTLIER = 6.0
+"""How many times the median error a total left out may be off before it counts as an outlier."""
 _PRIOR = {"device": 0.5, "kind": 0.3, "trend": 0.05, "smooth": 0.3, "length": 3.0, "noise": 0.03}
 """Standard deviations of g, the length (in doublings of a size), and the noise of one total; what a fit starts from."""
 
@@ -98,6 +100,9 @@ class _Problem:
         np.add.at(self.counts, (owner, index.ravel()), 1.0)
         self.log_us = np.log(ms * 1e3)
 
+    def _covariance(self, prior: dict[str, float]) -> Floats:
+        return _covariance(self.kind, self.sizes, self.kind, self.sizes, prior)
+
     def linear(self, g: Floats) -> tuple[Floats, Floats]:
         """Shares (totals, kernels) at g, and what the totals say of their weighted g."""
         times = self.counts * (self.base * np.exp(g))
@@ -106,13 +111,18 @@ class _Problem:
         return shares, self.log_us - np.log(total) + shares @ g
 
     def solve(self, prior: dict[str, float], rounds: int = _ROUNDS) -> tuple[Floats, Floats, Floats, Floats]:
-        """Shares, covariance of the totals' logarithms, its inverse times the observations, the observations."""
-        covariance = _covariance(self.kind, self.sizes, self.kind, self.sizes, prior)
-        g = np.zeros(len(self.kind))
+        """Shares, covariance of the totals' logarithms, its inverse times the observations, the observations.
+
+        A total that the others contradict (a hiccup, a network that a converter folded away) counts as noise.
+        """
+        covariance = self._covariance(prior)
+        g, noise = np.zeros(len(self.kind)), np.full(len(self.log_us), prior["noise"])
         for _ in range(rounds):
             shares, said = self.linear(g)
-            spread: Floats = shares @ covariance @ shares.T + prior["noise"] ** 2 * np.eye(len(said))
+            spread: Floats = shares @ covariance @ shares.T + np.diag(noise**2)
             alpha: Floats = np.linalg.solve(spread, said).astype(np.float64)
+            off = np.abs(alpha / np.diag(np.linalg.inv(spread)))
+            noise = np.where(off > max(_OUTLIER * float(np.median(off)), 0.1), np.maximum(off, noise), prior["noise"])
             g = g + 0.8 * (covariance @ shares.T @ alpha - g)
         return shares, spread, alpha, said
 
@@ -120,11 +130,13 @@ class _Problem:
         """The prior's parameters of highest marginal likelihood, not far from where they start (section 5.4)."""
         names = list(_PRIOR)
         start = np.log([_PRIOR[n] for n in names])
-        shares, _, _, said = self.solve(_PRIOR)
+        shares, spread, _, said = self.solve(_PRIOR)
+        kept = np.diag(spread - shares @ self._covariance(_PRIOR) @ shares.T) < 4 * _PRIOR["noise"] ** 2
+        shares, said = shares[kept], said[kept]
 
         def cost(x: Floats) -> float:
             prior = dict(zip(names, np.exp(x), strict=True))
-            covariance = _covariance(self.kind, self.sizes, self.kind, self.sizes, prior)
+            covariance = self._covariance(prior)
             spread = shares @ covariance @ shares.T + prior["noise"] ** 2 * np.eye(len(said))
             factor = cho_factor(spread, lower=True)
             fit = said @ cho_solve(factor, said) / 2 + np.log(np.diag(factor[0])).sum()

@@ -6,7 +6,6 @@ draws counts. Beside it: the datasheet alone, and multiply-accumulates. Writes `
 """
 
 import argparse
-import json
 import statistics
 import sys
 from functools import cache
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 from torch import fx
 
+from benchmarks import facts
 from benchmarks.data import shared
 from compactor.ir import graphs
 from compactor.ir.cost import kernels_of
@@ -27,37 +27,42 @@ from compactor.targets.model import kernel_times
 from compactor.targets.registry import profiles
 
 BAR = 0.95
-DEVICES = {"raspi4": "raspberry-pi-4", "gold_6226": "x86-avx512-vnni"}
-"""The profile whose roofline is corrected: the nearest relative that comes with the package."""
+DEVICES = {"raspi4": ("raspberry-pi-4", False), "gold_6226": ("x86-avx512-vnni", True)}
+"""The profile whose roofline is corrected, and whether the framework was eager, so that it ran what nothing reads."""
 STAGES = ((16, 32), (32, 16), (64, 8))
 CELLS = 5
 
 
 @cache
-def cell(arch: str, width: int, side: int, dead: bool) -> tuple[Kernel, ...]:
-    """The kernels of one cell; with ``dead``, also of operations that nothing reads."""
-    return _Network(dead).cell(arch, width, side)
+def cell(arch: str, width: int, side: int, eager: bool) -> tuple[Kernel, ...]:
+    """The kernels of one cell; none where its output does not depend on its input."""
+    return _Network(eager).cell(arch, width, side)
 
 
 @cache
-def skeleton() -> tuple[Kernel, ...]:
-    """The kernels of everything but the cells: stem, two residual blocks, head (Dong and Yang 2020, section 2.1)."""
+def skeleton(part: str) -> tuple[Kernel, ...]:
+    """The kernels outside the cells: ``body`` (stem, two residual blocks) or ``head`` (Dong and Yang 2020)."""
+    parts = {"body": (_stem, lambda n: _reduction(n, 16, 32), lambda n: _reduction(n, 32, 16)), "head": (_head,)}
     found: list[Kernel] = []
-    for build in (_stem, lambda n: _reduction(n, 16, 32), lambda n: _reduction(n, 32, 16), _head):
+    for build in parts[part]:
         network = _Network(False)
         build(network)
         found += network.kernels()
     return tuple(found)
 
 
-def kernels(arch: str, dead: bool) -> tuple[Kernel, ...]:
-    """The kernels of the whole network."""
-    return skeleton() + tuple(k for width, side in STAGES for k in cell(arch, width, side, dead) * CELLS)
+def kernels(arch: str, eager: bool) -> tuple[Kernel, ...]:
+    """The kernels of the whole network; of one that is constant, the head is left."""
+    cells = [cell(arch, width, side, eager) for width, side in STAGES]
+    head = skeleton("head")
+    return skeleton("body") + tuple(k for c in cells for k in c * CELLS) + head if any(cells) or eager else head
 
 
 class _Network:
-    def __init__(self, dead: bool) -> None:
-        self.graph, self.shapes, self.dead = fx.Graph(), {}, dead
+    def __init__(self, eager: bool) -> None:
+        self.graph, self.shapes, self.eager = fx.Graph(), {}, eager
+
+    zeros: fx.Node
 
     def input(self, width: int, side: int) -> fx.Node:
         node = self.graph.placeholder("x")
@@ -82,32 +87,35 @@ class _Network:
         return self.call(aten.add.Tensor, self.shapes[a], a, b)
 
     def kernels(self) -> tuple[Kernel, ...]:
-        if not self.dead:
+        if not self.eager:
             graphs.eliminate_dead(self.graph)
         return kernels_of(self.graph, {n: s for n, s in self.shapes.items() if n in set(self.graph.nodes)})
 
     def cell(self, arch: str, width: int, side: int) -> tuple[Kernel, ...]:
-        values: list[fx.Node | None] = [self.input(width, side)]
+        x, self.zeros = self.input(width, side), self.input(width, side)
+        values: list[fx.Node | None] = [x]
         for text in arch.split("+"):
-            terms = [self._edge(edge, values) for edge in text.strip("|").split("|")]
             total = None
-            for term in terms:
+            for edge in text.strip("|").split("|"):
+                term = self._edge(edge, values)
                 total = term if total is None else self.add(total, term) if term is not None else total
             values.append(total)
-        self.graph.output((values[-1],) if values[-1] is not None else ())
-        return self.kernels()
+        self.graph.output((values[-1],))
+        return self.kernels() if values[-1] is not None else ()
 
     def _edge(self, edge: str, values: list[fx.Node | None]) -> fx.Node | None:
+        """What an edge adds; None for a constant zero. Convolutions of zeros do run: their bias is none."""
         op, _, source = edge.partition("~")
         x = values[int(source)]
-        if x is None or op == "none":
-            return None
-        _, width, _, _ = shape = self.shapes[x]
+        if op == "none" or (op == "skip_connect" and x is None):
+            return self.call(aten.mul.Tensor, self.shapes[x], x, 0.0) if self.eager and x is not None else None
+        x = self.zeros if x is None else x
+        shape = self.shapes[x]
         if op == "skip_connect":
             return x
         if op == "avg_pool_3x3":
             return self.call(aten.avg_pool2d.default, shape, x, [3, 3], [1, 1], [1, 1], False, False)
-        return self.conv(x, width, 3 if op.endswith("3x3") else 1)
+        return self.conv(x, shape[1], 3 if op.endswith("3x3") else 1)
 
 
 def _stem(network: _Network) -> None:
@@ -131,27 +139,27 @@ def _head(network: _Network) -> None:
     network.graph.output((network.call(aten.linear.default, (1, 10), x, weight, bias),))
 
 
-def ranks(device: str, samples: int, draws: int, seed: int, dead: bool, rest: int | None) -> dict[str, Any]:
+def ranks(device: str, samples: int, draws: int, seed: int, rest: int | None) -> dict[str, Any]:
     """Spearman's correlation with and without ``samples`` learned, and of multiply-accumulates, per draw."""
     data = np.load(shared() / "data/nas/nb201_cifar10.npz")
-    profile = profiles.resolve(DEVICES[device]).profile
+    name, eager = DEVICES[device]
+    target = profiles.resolve(name)
+    call_us = target.profile.model.call_us
     generator = np.random.default_rng(seed)
-    learned, before, macs, errors = [], [], [], []
+    found: dict[str, list[float]] = {key: [] for key in ("spearman", "datasheet", "macs", "median_error")}
     for _ in range(draws):
         order = generator.permutation(len(data["arch"]))[: None if rest is None else rest + samples]
         ms = data[device][order].astype(float)
-        nets = [kernels(a, dead) for a in data["arch"][order]]
-        rows = [correction.rows(k, kernel_times(profile, k, "float32"), profile.model.call_us) for k in nets]
+        nets = [kernels(str(a), eager) for a in data["arch"][order]]
+        rows = [correction.rows(k, kernel_times(target.profile, k, "float32"), call_us) for k in nets]
         model = correction.learn(rows[:samples], ms[:samples])
-        predicted = np.array([model.total(r)[0] for r in rows[samples:]])
-        learned.append(_spearman(predicted, ms[samples:]))
-        errors.append(float(np.median(np.abs(predicted / ms[samples:] - 1))))
-        before.append(_spearman(np.array([r.base.sum() for r in rows[samples:]]), ms[samples:]))
-        macs.append(_spearman(np.array([sum(k.macs for k in n) for n in nets[samples:]]), ms[samples:]))
-    return {
-        "spearman": learned, "median": statistics.median(learned), "datasheet": statistics.median(before),
-        "macs": statistics.median(macs), "median_error": statistics.median(errors),
-    }  # fmt: skip
+        true, others = ms[samples:], rows[samples:]
+        predicted = np.array([model.total(r)[0] for r in others])
+        found["spearman"].append(_spearman(predicted, true))
+        found["datasheet"].append(_spearman(np.array([r.base.sum() for r in others]), true))
+        found["macs"].append(_spearman(np.array([sum(k.macs for k in n) for n in nets[samples:]]), true))
+        found["median_error"].append(round(float(np.median(np.abs(predicted / true - 1))), 4))
+    return {**{key: statistics.median(values) for key, values in found.items()}, "draws": found["spearman"]}
 
 
 def _spearman(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
@@ -159,16 +167,23 @@ def _spearman(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
 
 
 def main() -> int:
+    """Learn, rank, print, write."""
     parser = argparse.ArgumentParser(prog="benchmarks.latency_model.nas", description=__doc__)
     parser.add_argument("--samples", type=int, default=10)
     parser.add_argument("--draws", type=int, default=11)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--rest", type=int, help="how many of the others are ranked (default: all)")
-    parser.add_argument("--dead", action="store_true")
+    parser.add_argument(
+        "--rest", type=int, help="how many of the others are ranked (default: all; nothing is stored else)"
+    )
     options = parser.parse_args()
-    found = {d: ranks(d, options.samples, options.draws, options.seed, options.dead, options.rest) for d in DEVICES}
-    print(json.dumps(found, indent=2))
-    return 0 if all(f["median"] >= BAR for f in found.values()) else 1
+    found = {d: ranks(d, options.samples, options.draws, options.seed, options.rest) for d in DEVICES}
+    for device, row in found.items():
+        print(device, row, "passed" if row["spearman"] >= BAR else "MISSED")
+    if options.rest is None:
+        print(
+            facts.write("latency_nas", {**facts.facts(options.seed), "bar": BAR, "samples": options.samples, **found})
+        )
+    return 0 if all(row["spearman"] >= BAR for row in found.values()) else 1
 
 
 if __name__ == "__main__":

@@ -67,6 +67,14 @@ def test_the_interval_holds_nine_of_ten() -> None:
     assert 0.8 <= np.mean(inside) <= 0.99
 
 
+def test_an_outlier_does_not_spoil_the_rest() -> None:
+    networks = _sample(40, 9)
+    rows, ms = networks[0]
+    spoiled = _learned([(rows, ms / 1000), *networks[1:]])
+    held_out = _sample(60, 1)
+    assert np.median(_errors(spoiled, held_out)) < 1.3 * np.median(_errors(_learned(networks[1:]), held_out)) + 0.005
+
+
 def test_what_is_unlike_all_that_was_seen_is_less_certain() -> None:
     model = _learned(_sample(80, 5))
     near, far = _network(np.random.default_rng(6)), (Kernel("attention", 10**8, 10**6, 0, 10**6, "a", 8, 512, 512, 64),)
