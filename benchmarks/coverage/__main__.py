@@ -5,10 +5,12 @@ trains a step, is saved and loaded; the first ones run in both runtimes. Exit st
 """
 
 import argparse
-import gc
+import os
 import statistics
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 from typing import Any
 
 from rich.console import Console
@@ -16,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from benchmarks import facts
-from benchmarks.coverage.architectures import Row, examine
+from benchmarks.coverage.architectures import Row, examine_named
 from benchmarks.coverage.building import architectures
 
 BARS = {"mismatches": 0, "complete": 0.97, "share": 0.85, "architectures": 70}
@@ -63,18 +65,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--exports", type=int, default=2, help="how many of them go through the runtimes")
     parser.add_argument("--no-export", dest="exports", action="store_const", const=0, help="the same as --exports 0")
     parser.add_argument("--seed", type=int, default=0, help="of the first subnet")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes, one thread each")
     given = parser.parse_args(arguments)
     if unknown := sorted(set(given.names) - set(known)):
         parser.error(f"unknown: {', '.join(unknown)}; known: {', '.join(known)}")
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
-    rows = []
-    for number, name in enumerate(names := given.names or list(known), start=1):
-        with console.status(name) as status:
-            seeds = range(given.seed, given.seed + given.subnets)
-            row = examine(known[name], seeds, given.exports, lambda text, name=name: status.update(f"{name}: {text}"))
-        rows.append(row)
-        console.print(f"[{number}/{len(names)}] {name}: {row.status} ({row.seconds:.0f} s)", markup=False)
-        gc.collect()
+    seeds = range(given.seed, given.seed + given.subnets)
+    names = given.names or list(known)
+    done: dict[str, Row] = {}
+    with ProcessPoolExecutor(given.jobs, get_context("spawn"), max_tasks_per_child=8) as pool:
+        for future in as_completed([pool.submit(examine_named, name, seeds, given.exports) for name in names]):
+            row = future.result()
+            done[row.name] = row
+            console.print(f"[{len(done)}/{len(names)}] {row.name}: {row.status} ({row.seconds:.0f} s)", markup=False)
+    rows = [done[name] for name in names]
     values = totals(rows)
     bars = verdict(values if not given.names else {**values, "architectures": None})
     console.print(table(rows))

@@ -1,7 +1,6 @@
 """One row of the table: an architecture from its module to ten checked subnets."""
 
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -9,15 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.coverage.building import Architecture, build
+from benchmarks.coverage.building import Architecture, architectures, build
 from benchmarks.coverage.invariants import Findings, check_archive, check_runtimes, check_slice, check_training
 from compactor.frontend.exporting import export
 from compactor.frontend.quiet import quiet
 from compactor.ir.blocks import live_nodes
 from compactor.ir.space import SearchSpace, space_of
 from compactor.passes.canonicalize.canonicalize import canonical
-
-Report = Callable[[str], None]
 
 
 @dataclass
@@ -54,21 +51,26 @@ class Row:
         return {**asdict(self), "missing": self.missing, "status": self.status}
 
 
-def examine(entry: Architecture, seeds: range, exports: int, report: Report = lambda text: None) -> Row:
+def examine(entry: Architecture, seeds: range, exports: int) -> Row:
     """Build, export, analyse, and check a random subnet per seed, the first ``exports`` of them in the runtimes too."""
     row = Row(entry.name, tuple(sorted(entry.expected)))
     started = time.perf_counter()
     try:
         with quiet():
-            _examine(row, entry, seeds, exports, report)
+            _examine(row, entry, seeds, exports)
     except Exception as error:  # one architecture must not stop the others
         row.failure = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}"
     row.seconds = round(time.perf_counter() - started, 2)
     return row
 
 
-def _examine(row: Row, entry: Architecture, seeds: range, exports: int, report: Report) -> None:
-    report("export")
+def examine_named(name: str, seeds: range, exports: int) -> Row:
+    """`examine`, for a process of its own that has one thread."""
+    torch.set_num_threads(1)
+    return examine(architectures()[name], seeds, exports)
+
+
+def _examine(row: Row, entry: Architecture, seeds: range, exports: int) -> None:
     module, batch = build(entry)
     inputs = tuple(x[torch.tensor([0, 1, 0])] for x in batch)  # another batch size than it was exported at
     space = space_of(canonical(export(module, batch))[0])
@@ -76,7 +78,6 @@ def _examine(row: Row, entry: Architecture, seeds: range, exports: int, report: 
     row.groups, row.blocks = len(space.groups), len(space.blocks)
     row.parameters, row.share = space.program.cost().parameters, round(prunable(space), 4)
     for number, seed in enumerate(seeds):
-        report(f"subnet {number + 1} of {len(seeds)}")
         _subnet(row, space, seed, inputs, runtimes=number < exports)
 
 
