@@ -73,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
     seeds = range(given.seed, given.seed + given.subnets)
     names = given.names or list(known)
     done: dict[str, Row] = {}
-    with ProcessPoolExecutor(given.jobs, get_context("spawn"), max_tasks_per_child=8) as pool:
+    with ProcessPoolExecutor(given.jobs, get_context("spawn")) as pool:
         for future in as_completed([pool.submit(examine_named, name, seeds, given.exports) for name in names]):
             row = future.result()
             done[row.name] = row
