@@ -116,13 +116,16 @@ class _Problem:
         A total that the others contradict (a hiccup, a network that a converter folded away) counts as noise.
         """
         covariance = self._covariance(prior)
-        g, noise = np.zeros(len(self.kind)), np.full(len(self.log_us), prior["noise"])
+        g = np.zeros(len(self.kind))
+        # The first guess at outliers is against the median: one of them would move every other prediction.
+        plain = self.linear(g)[1]
+        noise = _doubted(np.abs(plain - np.median(plain)), prior["noise"], least=1.0)
         for _ in range(rounds):
             shares, said = self.linear(g)
             spread: Floats = shares @ covariance @ shares.T + np.diag(noise**2)
             alpha: Floats = np.linalg.solve(spread, said).astype(np.float64)
             off = np.abs(alpha / np.diag(np.linalg.inv(spread)))
-            noise = np.where(off > max(_OUTLIER * float(np.median(off)), 0.1), np.maximum(off, noise), prior["noise"])
+            noise = _doubted(off, prior["noise"], least=0.1)
             g = g + 0.8 * (covariance @ shares.T @ alpha - g)
         return shares, spread, alpha, said
 
@@ -155,6 +158,12 @@ class _Problem:
         level = min(1.0, 0.9 * (len(alpha) + 1) / len(alpha))
         calibration = max(float(np.quantile(surprise, level)), 0.5)
         return Correction(self.kind, self.sizes, shares, inverse, shares.T @ alpha, left_out, prior, calibration)
+
+
+def _doubted(off: Floats, noise: float, least: float) -> Floats:
+    """The noise of each total: all that it is off, where that is far more than usual."""
+    usual = max(_OUTLIER * float(np.median(off)), least)
+    return np.where(off > usual, np.maximum(off, noise), noise)
 
 
 def _covariance(kind: Any, sizes: Floats, other_kind: Any, other_sizes: Floats, prior: dict[str, float]) -> Floats:
