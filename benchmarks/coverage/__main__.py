@@ -8,7 +8,7 @@ import argparse
 import os
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from typing import Any
@@ -18,8 +18,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from benchmarks import facts
-from benchmarks.coverage.architectures import Row, examine_named
-from benchmarks.coverage.building import architectures
+from benchmarks.coverage.architectures import Row, examine, examine_named
+from benchmarks.coverage.building import Architecture, architectures
 
 BARS = {"mismatches": 0, "complete": 0.97, "share": 0.85, "architectures": 70}
 
@@ -56,6 +56,18 @@ def table(rows: Sequence[Row]) -> Table:
     return result
 
 
+def _examined(
+    known: Mapping[str, Architecture], names: Sequence[str], seeds: range, exports: int, jobs: int
+) -> Iterator[Row]:
+    """The rows as they are done; a single job stays in this process."""
+    if jobs == 1:
+        yield from (examine(known[name], seeds, exports) for name in names)
+        return
+    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+        for future in as_completed([pool.submit(examine_named, name, seeds, exports) for name in names]):
+            yield future.result()
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Parse, check, print; write ``results/coverage.json`` when nothing was left out. 0 when every bar is passed."""
     known = architectures()
@@ -65,7 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--exports", type=int, default=2, help="how many of them go through the runtimes")
     parser.add_argument("--no-export", dest="exports", action="store_const", const=0, help="the same as --exports 0")
     parser.add_argument("--seed", type=int, default=0, help="of the first subnet")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes, one thread each")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes, one thread each if several")
     given = parser.parse_args(arguments)
     if unknown := sorted(set(given.names) - set(known)):
         parser.error(f"unknown: {', '.join(unknown)}; known: {', '.join(known)}")
@@ -73,11 +85,9 @@ def main(arguments: list[str] | None = None) -> int:
     seeds = range(given.seed, given.seed + given.subnets)
     names = given.names or list(known)
     done: dict[str, Row] = {}
-    with ProcessPoolExecutor(given.jobs, get_context("spawn")) as pool:
-        for future in as_completed([pool.submit(examine_named, name, seeds, given.exports) for name in names]):
-            row = future.result()
-            done[row.name] = row
-            console.print(f"[{len(done)}/{len(names)}] {row.name}: {row.status} ({row.seconds:.0f} s)", markup=False)
+    for row in _examined(known, names, seeds, given.exports, given.jobs):
+        done[row.name] = row
+        console.print(f"[{len(done)}/{len(names)}] {row.name}: {row.status} ({row.seconds:.0f} s)", markup=False)
     rows = [done[name] for name in names]
     values = totals(rows)
     bars = verdict(values if not given.names else {**values, "architectures": None})

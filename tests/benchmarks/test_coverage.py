@@ -122,7 +122,7 @@ def test_bars() -> None:
 def test_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(command, "architectures", lambda: {"mlp": MLP})
     monkeypatch.setattr(command.facts, "write", lambda *args: pytest.fail("a part is not stored"))
-    assert command.main(["mlp", "--subnets", "2", "--no-export"]) == 0
+    assert command.main(["mlp", "--subnets", "2", "--no-export", "--jobs", "1"]) == 0
     shown = capsys.readouterr().out
     assert "[1/1] mlp: passed" in shown and "complete: 1 (bar 0.97): passed" in shown
     with pytest.raises(SystemExit):
