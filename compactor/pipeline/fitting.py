@@ -141,13 +141,13 @@ def observe(
 def _observe(bench: Bench, seed: int) -> list[Observation]:
     """One network in every precision; what cannot be made is left out."""
     found = []
-    plain = bench.prepared(seed)
-    for precision in bench.target.precisions:
-        try:
+    try:
+        plain = bench.prepared(seed)
+        for precision in bench.target.precisions:
             program = bench.quantized(plain, precision)
             found.append(Observation(precision, program.kernels(), bench.measure(program)))
-        except CompactorError:
-            continue
+    except CompactorError:
+        pass  # one odd network less
     return found
 
 
