@@ -43,9 +43,9 @@ class Expectation:
         expectation = Expectation(space)
         latency = target.expected(expectation.kernels(units, blocks), "int8")  # ms; then latency.backward()
 
-    At probabilities 0 and 1 the kernels are those of the subnet, as long as it fuses like the whole graph (see
-    `compactor.ir.plans`). In between, sizes are taken at the expected numbers of kept units: the expectation of a
-    product counts as the product of the expectations.
+    Probabilities may be on any device, what comes out is on the CPU. At 0 and 1 the kernels are those of the subnet, as
+    long as it fuses like the whole graph (see `compactor.ir.plans`). In between, sizes are taken at expected numbers of
+    kept units: the expectation of a product counts as the product of the expectations.
     """
 
     def __init__(self, space: "SearchSpace") -> None:

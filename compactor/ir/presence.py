@@ -52,4 +52,5 @@ def _smallest(kernel: int, left: Left, blocks: Sequence[str]) -> frozenset[str] 
 
 def _padded(rows: Sequence[Sequence[int]], fill: int) -> Tensor:
     width = max(map(len, rows), default=0)
-    return torch.tensor([[*row, *[fill] * (width - len(row))] for row in rows], dtype=torch.long).reshape(len(rows), width)
+    filled = [[*row, *[fill] * (width - len(row))] for row in rows]
+    return torch.tensor(filled, dtype=torch.long).reshape(len(rows), width)
