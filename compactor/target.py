@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from compactor.backend import Session
+from compactor.ir.expected import ExpectedKernels
 from compactor.ir.kernels import Kernel
 from compactor.latency import KernelTime, Latency
 
@@ -52,6 +53,13 @@ class Target(Protocol):
         """Predicted latency, milliseconds, of these kernels run one after the other at ``precision``.
 
         A kernel of kind `compactor.ir.kernels.UNKNOWN` widens the interval.
+        """
+        ...
+
+    def expected(self, kernels: ExpectedKernels, precision: str) -> Tensor:
+        """The same in expectation, a scalar in milliseconds with gradients, for passes that learn what to keep.
+
+        ``kernels`` come from a `compactor.ir.expected.Expectation`.
         """
         ...
 

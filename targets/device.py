@@ -16,6 +16,7 @@ from torch import Tensor
 from compactor import registry
 from compactor.backend import Session
 from compactor.errors import UnsupportedError
+from compactor.ir.expected import ExpectedKernels
 from compactor.ir.kernels import Kernel
 from compactor.latency import KernelTime, Latency
 from compactor.pipeline.store import default_root
@@ -24,6 +25,7 @@ from compactor.target import Observation
 from compactor.targets import correction, host, model
 from compactor.targets import measure as measuring
 from compactor.targets.breakdown import breakdown, widened
+from compactor.targets.expected import expected_ms
 from compactor.targets.fits import Fit
 from compactor.targets.profile import Profile, other_device_model
 
@@ -110,11 +112,21 @@ class ProfileTarget:
     def _times(self, kernels: Sequence[Kernel], precision: str) -> tuple[Floats, float, float]:
         """Microseconds of each kernel and of the call, and the factor around their sum that holds 90 %."""
         times, call = model.kernel_times(self.profile, kernels, precision), self.profile.model.call_us
-        learned = None if self.fit is None else self.fit.corrections.get(precision)
+        learned = self._correction(precision)
         if learned is None:
             return times, call, self.profile.model.interval
         corrected, deviation = learned.times(correction.rows(kernels, times, call))
         return corrected[:-1], float(corrected[-1]), math.exp(deviation)
+
+    def _correction(self, precision: str) -> correction.Correction | None:
+        return None if self.fit is None else self.fit.corrections.get(precision)
+
+    def expected(self, kernels: ExpectedKernels, precision: str) -> Tensor:
+        """Predicted milliseconds in expectation, differentiable: see `compactor.targets.expected`.
+
+        Raises `UnsupportedError` for a precision that the device does not run natively.
+        """
+        return expected_ms(self.profile, kernels, precision, self._correction(precision))
 
     def learn(self, observed: Sequence[Observation], facts: Mapping[str, Any]) -> dict[str, Any]:
         """Keep what was measured on the device, for `predict`; an earlier fit is replaced.

@@ -65,14 +65,14 @@ def work(kernels: Sequence[Kernel], lanes: int) -> Work:
 
 def kernel_parts(profile: Profile, kernels: Sequence[Kernel], precision: str) -> Parts:
     """What each kernel's time is made of. Raises `UnsupportedError` for a precision the device has not."""
-    _check(profile, precision)
+    check(profile, precision)
     return parts(profile, work(kernels, profile.model.lanes.get(precision, 1)), precision)  # type: ignore[call-overload]
 
 
 def parts(profile: Profile, load: Work, precision: str) -> Parts:
     """What the time of each row of ``load`` is made of, for callers that predict the same work many times."""
     model = profile.model
-    rate, width = _per_kind(profile, precision)
+    rate, width = per_kind(profile, precision)
     compute = load.operations / rate[load.kind]
     activations, weights = load.activations * width[load.kind], load.weights * width[load.kind]
     memory = _seconds(profile, activations, activations) + _seconds(profile, weights, weights.sum())
@@ -109,13 +109,14 @@ def companion(profile: Profile, precision: str) -> str:
     return max(others, key=lambda p: profile.peak_tops[p]) if precision == "int8" and others else precision
 
 
-def _check(profile: Profile, precision: str) -> None:
+def check(profile: Profile, precision: str) -> None:
+    """Raises `UnsupportedError` for a precision the device has not."""
     if precision not in profile.precisions:
         known = ", ".join(profile.precisions)
         raise UnsupportedError(f"target {profile.name} does not run {precision!r} natively", f"it runs {known}")
 
 
-def _per_kind(profile: Profile, precision: str) -> tuple[Floats, Floats]:
+def per_kind(profile: Profile, precision: str) -> tuple[Floats, Floats]:
     """Operations per second and bytes per element of each kernel kind."""
     other = companion(profile, precision)
     chosen = [precision if kind in _QUANTIZED else other for kind in KINDS]

@@ -74,7 +74,7 @@ def measured(space: SearchSpace, name: str, subnets: int, seed: int) -> dict[str
         "program_ms": min(whole),
         "subnet_ms": statistics.median(times),
         "subnet_p90_ms": statistics.quantiles(times, n=10)[-1],
-        "regrouped": sum(space._plan.kernels(s) is None for s in chosen),
+        "regrouped": sum(space.plan.kernels(s) is None for s in chosen),
     }
 
 

@@ -15,27 +15,33 @@ if TYPE_CHECKING:
 
 
 class Plan:
-    """The kernels of the subnets of a space, equal to those of the sliced Program."""
+    """The kernels of the subnets of a space, equal to those of the sliced Program.
+
+    Attributes:
+        names: (kind, node) of each kernel of the whole graph.
+        sizes: the variables that ``replay`` computes the kernels' numbers from.
+        replay: for values of these, one row per kernel: macs, inputs, weights, outputs, groups, rows, columns, depth.
+    """
 
     def __init__(self, space: "SearchSpace") -> None:
         graph, mapping = rewired(space.program.graph, {})
-        self._sizes, tape = Sizes(space), Tape()
-        shapes = {mapping[n]: self._sizes.traced(tape, s) for n, s in self._sizes.shapes.items() if n in mapping}
+        self.sizes, tape = Sizes(space), Tape()
+        shapes = {mapping[n]: self.sizes.traced(tape, s) for n, s in self.sizes.shapes.items() if n in mapping}
         grouping = Grouping(graph, {node: shape for node, shape in shapes.items() if shape is not None})
         kernels = grouping.run()
-        self._names = [(k.kind, k.node) for k in kernels]
-        self._replay = Replay(tape, [_numbers(k) for k in kernels])
+        self.names = [(k.kind, k.node) for k in kernels]
+        self.replay = Replay(tape, [_numbers(k) for k in kernels])
         node = {n.name: mapping.get(n) for n in space.program.graph.nodes}
         ends = {b.name: (node[b.exit], node[b.entry]) for b in space.blocks}
         self._removal = Removal(grouping, ends)
 
     def kernels(self, subnet: Subnet) -> tuple[Kernel, ...] | None:
         """The kernels, or None where the recorded grouping does not tell them."""
-        left = self._removal.left(subnet.dropped) if subnet.dropped else range(len(self._names))
-        table = self._replay.run(self._sizes.of(subnet)) if left is not None else None
+        left = self._removal.left(subnet.dropped) if subnet.dropped else range(len(self.names))
+        table = self.replay.run(self.sizes.of(subnet)) if left is not None else None
         if left is None or table is None:
             return None
-        return tuple(_kernel(*self._names[i], table[i].tolist()) for i in left)
+        return tuple(_kernel(*self.names[i], table[i].tolist()) for i in left)
 
 
 def _kernel(kind: str, node: str, numbers: list[int]) -> Kernel:

@@ -3,7 +3,9 @@
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from compactor.ir.axes import Axes, Cluster, invariant
 from compactor.ir.subnet import Subnet
@@ -50,6 +52,30 @@ class Sizes:
                 found = self.space.kept_indices(axes, alive)[dim]
                 values[variable] = axes.shape[dim] if found is None else int(found.sum())
         return values
+
+    def expected(self, keep: Tensor) -> Tensor:
+        """The expected value of every variable, differentiable.
+
+        ``keep``: the probability of every unit to be kept, float64, group by group. Of a group at least one unit is
+        kept in any choice, so that no size gets below that. An index that several units hold is kept with the highest
+        of their probabilities.
+        """
+        owner = torch.from_numpy(np.repeat(np.arange(len(self._whole)), self._whole))
+        kept = keep.new_zeros(len(self._whole)).index_add(0, owner, keep).clamp(min=1)
+        values = torch.from_numpy(self._base).to(keep) + torch.from_numpy(self._per_unit).to(keep) @ kept
+        if not self._counted:
+            return values
+        units = torch.tensor([u for g in self.space.groups for u in g.units])
+        alive = keep.new_ones(len(self._group)).index_copy(0, units, keep)
+        counts = [self._count(axes, dim, alive) for _, axes, dim in self._counted]
+        return values.index_copy(0, torch.tensor([v for v, _, _ in self._counted]), torch.stack(counts))
+
+    def _count(self, axes: Axes, dim: int, alive: Tensor) -> Tensor:
+        """The expected number of indices of a dimension; ``alive``: the probability of every component."""
+        cluster = next(c for c in axes.clusters if dim in c.dims)
+        found = alive[torch.from_numpy(self.space.analysis.components[cluster.ids])]
+        others = [i for i, d in enumerate(cluster.dims) if d != dim]
+        return (found.amax(others) if others else found).sum().clamp(min=1)
 
     def traced(self, tape: Tape, shape: Any) -> Any:
         """The shape of a node, as in `shapes`, in sizes on a tape."""

@@ -183,11 +183,12 @@ class SearchSpace:
 
     def kernels(self, subnet: Subnet) -> tuple[Kernel, ...]:
         """Kernels of the sliced Program, without slicing it."""
-        found = self._plan.kernels(subnet)
+        found = self.plan.kernels(subnet)
         return found if found is not None else self.regrouped(subnet)
 
     @cached_property
-    def _plan(self) -> "Plan":
+    def plan(self) -> "Plan":
+        """The grouping of the whole graph, recorded once for all subnets."""
         from compactor.ir.plans import Plan
 
         return Plan(self)

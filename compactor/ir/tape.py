@@ -4,16 +4,19 @@ A function of integers runs once on `Size`s. The tape then holds its sums, produ
 with its outcome: a repetition with other sizes is right as long as all comparisons come out as they did.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 Numbers = NDArray[np.int64]
 Outcomes = NDArray[np.bool_]
 Step = tuple[str, int, int]
 _OPS = {"add": np.add, "mul": np.multiply, "div": np.floor_divide}
+_SMOOTH: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"add": torch.add, "mul": torch.mul, "div": torch.div}
 
 
 class Tape:
@@ -140,7 +143,7 @@ class Replay:
             else:
                 first = int(place[members[0]])
                 where = slice(first, first + len(members))
-                self._levels.append((_OPS[level[1]], where, place[left], place[right]))
+                self._levels.append((level[1], where, place[left], place[right]))
         self._wanted = place[np.array(refs, np.intp).reshape(len(refs), -1)]
         self._equal, self._less = (_guards(tape, op, place) for op in ("eq", "lt"))
 
@@ -150,13 +153,27 @@ class Replay:
         places, numbers = self._variables
         values[places] = variables[numbers]
         for op, where, left, right in self._levels:
-            op(values[left], values[right], out=values[where])
+            _OPS[op](values[left], values[right], out=values[where])
         a, b, equal = self._equal
         c, d, less = self._less
         if ((values[a] == values[b]) != equal).any() or ((values[c] < values[d]) != less).any():
             return None
         found: Numbers = values[self._wanted]
         return found
+
+    def smooth(self, variables: Tensor) -> Tensor:
+        """The wanted results for fractional values of the variables, differentiable.
+
+        Quotients are not rounded down, and comparisons count as they came out when the tape was recorded.
+        """
+        places, numbers = (torch.from_numpy(i) for i in self._variables)
+        first = self._levels[0][1].start if self._levels else len(self._start)
+        start = torch.from_numpy(self._start[:first]).to(variables)
+        values = start.index_copy(0, places, variables[numbers])
+        for op, _, left, right in self._levels:  # each level's results stand behind those of the ones before
+            a, b = (values.index_select(0, torch.from_numpy(side)) for side in (left, right))
+            values = torch.cat([values, _SMOOTH[op](a, b)])
+        return values[torch.from_numpy(self._wanted)]
 
 
 def _guards(tape: Tape, op: str, place: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp], Outcomes]:
