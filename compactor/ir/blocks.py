@@ -35,13 +35,13 @@ def find_blocks(program: Program) -> list[Block]:
     """All residual branches that hold weights of their own, in graph order."""
     blocks = []
     order = {node: i for i, node in enumerate(program.graph.nodes)}
-    nodes = list(program.graph.nodes)
+    nodes, live = list(program.graph.nodes), live_nodes(program.graph, {})
     for node in nodes:
         if op_name(node) not in ("add", "add_") or len(node.all_input_nodes) != 2:
             continue
         for entry, branch in (node.all_input_nodes, node.all_input_nodes[::-1]):
             if _same_shape(program.values, entry, node) and _depends(nodes[order[entry] : order[node]], entry, branch):
-                blocks.append(_block(program, entry, _closing(entry, node, program.values)))
+                blocks.append(_block(program, entry, _closing(entry, node, program.values), live, order))
     return _named([b for b in blocks if b.tensors])
 
 
@@ -71,10 +71,19 @@ def _closing(entry: fx.Node, end: fx.Node, values: Mapping[fx.Node, Any]) -> fx.
     return end
 
 
-def _block(program: Program, entry: fx.Node, end: fx.Node) -> Block:
-    before = live_nodes(program.graph, {})
-    after = live_nodes(program.graph, {end: entry})
-    gone = [n for n in program.graph.nodes if n in before and n not in after]
+def _dying(entry: fx.Node, end: fx.Node, live: set[fx.Node]) -> set[fx.Node]:
+    """The live nodes that nothing needs once ``entry`` stands in the place of ``end``: a walk over the branch alone."""
+    gone, stack = {end}, [end]
+    while stack:
+        for source in stack.pop().all_input_nodes:
+            if source is not entry and source not in gone and all(u in gone or u not in live for u in source.users):
+                gone.add(source)
+                stack.append(source)
+    return gone
+
+
+def _block(program: Program, entry: fx.Node, end: fx.Node, live: set[fx.Node], order: Mapping[fx.Node, int]) -> Block:
+    gone = sorted(_dying(entry, end, live), key=order.__getitem__)
     read = dict.fromkeys(str(s.target) for n in gone for s in (n, *n.all_input_nodes) if s.op == "get_attr")
     own = {str(n.target) for n in gone if n.op == "get_attr"}
     parameters = sum(program.state[t].numel() for t in own & program.trainable)

@@ -219,23 +219,37 @@ class SearchSpace:
         free = np.ones(int(components.max(initial=-1)) + 1, bool)
         for pin in self.analysis.coupling.pins:
             free[components[pin.ids]] = False
-        signature: dict[int, list[tuple[int, int]]] = {}
-        for number, (_, _, ids) in enumerate(self.axes):
-            units, counts = np.unique(components[ids], return_counts=True)
-            for unit, count in zip(units.tolist(), counts.tolist(), strict=True):
-                if free[unit]:
-                    signature.setdefault(unit, []).append((number, count))
+        grouped: dict[tuple[bytes, tuple[int, ...]], list[int]] = {}
         pieces = self._pieces()
-        grouped: dict[tuple[tuple[tuple[int, int], ...], tuple[int, ...]], list[int]] = {}
-        for unit, members in signature.items():
-            if any(self.axes[number][0] in self.program.trainable for number, _ in members):
-                grouped.setdefault((tuple(members), tuple(pieces.get(unit, ()))), []).append(unit)
+        for unit, members in self._signatures(free):
+            grouped.setdefault((members.tobytes(), tuple(pieces.get(unit, ()))), []).append(unit)
         attention, hidden = self._marked()
         groups: list[AxisGroup] = []
         for (shared, _), alike in grouped.items():
             if len(alike) > 1:
-                groups.append(self._group_of(shared, alike, attention, hidden, {g.name for g in groups}))
+                members = tuple(map(tuple, np.frombuffer(shared, dtype=np.int64).reshape(-1, 2).tolist()))
+                groups.append(self._group_of(members, alike, attention, hidden, {g.name for g in groups}))
         return groups
+
+    def _signatures(self, free: NDArray[np.bool_]) -> Iterator[tuple[int, Ids]]:
+        """Every free component that a trainable tensor has, with its (number, count) on the axes that hold it.
+
+        In arrays: the objects that lists would need take the garbage collector longer than all else here.
+        """
+        parts = [np.empty((0, 3), dtype=np.int64)]
+        for number, (_, _, ids) in enumerate(self.axes):
+            units, counts = np.unique(self.analysis.components[ids], return_counts=True)
+            parts.append(np.column_stack([units, np.full(len(units), number), counts])[free[units]])
+        table = np.concatenate(parts).astype(np.int64)
+        order = np.argsort(table[:, 0], kind="stable")
+        table = table[order]
+        starts = np.flatnonzero(np.diff(table[:, 0], prepend=-1))
+        ends = np.append(starts[1:], len(table))
+        trainable = np.array([name in self.program.trainable for name, _, _ in self.axes], dtype=bool)
+        for i in np.argsort(order[starts], kind="stable"):
+            members = table[starts[i] : ends[i], 1:]
+            if trainable[members[:, 0]].any():
+                yield int(table[starts[i], 0]), members
 
     def _pieces(self) -> dict[int, list[int]]:
         """Which pieces of values hold each component; units of other pieces are another group, so none is emptied."""
