@@ -227,8 +227,8 @@ class SearchSpace:
         groups: list[AxisGroup] = []
         for (shared, _), alike in grouped.items():
             if len(alike) > 1:
-                members = tuple(map(tuple, np.frombuffer(shared, dtype=np.int64).reshape(-1, 2).tolist()))
-                groups.append(self._group_of(members, alike, attention, hidden, {g.name for g in groups}))
+                places = tuple((n, count) for n, count in np.frombuffer(shared, dtype=np.int64).reshape(-1, 2).tolist())
+                groups.append(self._group_of(places, alike, attention, hidden, {g.name for g in groups}))
         return groups
 
     def _signatures(self, free: NDArray[np.bool_]) -> Iterator[tuple[int, Ids]]:
