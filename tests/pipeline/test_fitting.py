@@ -26,7 +26,7 @@ def test_the_suite_has_every_kind_of_kernel() -> None:
         program = export(*network(seed))
         assert program.cost().macs < 2 * LARGEST
         found |= {k.kind for k in program.kernels()}
-    assert found == set(KINDS) - {"matmul"}, "attention covers products of two activations"
+    assert found == set(KINDS) - {"matmul", "unknown"}, "attention covers products of two activations"
 
 
 @pytest.mark.slow
@@ -35,7 +35,7 @@ def test_a_fit_changes_predictions_until_it_is_removed(tmp_path: Path, monkeypat
     program = export(*network(5))
     before = profiles.resolve("host-cpu-onnx")
     facts = fitting.fit(before, seconds=120, samples=2)
-    assert facts["networks"] == 4 and Path(facts["file"]).parent == tmp_path / "fits", "two networks, two precisions"
+    assert facts["networks"] == 2 and Path(facts["file"]).parent == tmp_path / "fits"
     after = profiles.resolve("host-cpu-onnx")
     plain, fitted = (t.predict(program.kernels(), "float32") for t in (before, after))
     assert fitted.basis == "predicted" and fitted.p50 != plain.p50
