@@ -52,11 +52,7 @@ def show(name: str, as_json: bool) -> None:
     target = registry.load("compactor.targets", "profiles").resolve(name)
     profile = getattr(target, "profile", None)
     facts = {**_facts(target), **(profile.model_dump(mode="json", by_alias=True) if profile is not None else {})}
-    if as_json:
-        common.emit(facts)
-        return
-    for key, value in _flat(facts):
-        click.echo(f"{key:32s} {value}")
+    _print(facts, as_json)
 
 
 @command.command("fit")
@@ -77,6 +73,10 @@ def fit(name: str, minutes: float, networks: int | None, seed: int, as_json: boo
 
     with nullcontext() if as_json else Display() as progress:
         facts = fitting.fit(resolve_target(name), seconds=60 * minutes, seed=seed, samples=networks, progress=progress)
+    _print(facts, as_json)
+
+
+def _print(facts: dict[str, Any], as_json: bool) -> None:
     if as_json:
         common.emit(facts)
         return

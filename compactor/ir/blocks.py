@@ -71,7 +71,7 @@ def _closing(entry: fx.Node, end: fx.Node, values: Mapping[fx.Node, Any]) -> fx.
     return end
 
 
-def _dying(entry: fx.Node, end: fx.Node, live: set[fx.Node]) -> set[fx.Node]:
+def dying(entry: fx.Node, end: fx.Node, live: set[fx.Node]) -> set[fx.Node]:
     """The live nodes that nothing needs once ``entry`` stands in the place of ``end``: a walk over the branch alone."""
     gone, stack = {end}, [end]
     while stack:
@@ -83,7 +83,7 @@ def _dying(entry: fx.Node, end: fx.Node, live: set[fx.Node]) -> set[fx.Node]:
 
 
 def _block(program: Program, entry: fx.Node, end: fx.Node, live: set[fx.Node], order: Mapping[fx.Node, int]) -> Block:
-    gone = sorted(_dying(entry, end, live), key=order.__getitem__)
+    gone = sorted(dying(entry, end, live), key=order.__getitem__)
     read = dict.fromkeys(str(s.target) for n in gone for s in (n, *n.all_input_nodes) if s.op == "get_attr")
     own = {str(n.target) for n in gone if n.op == "get_attr"}
     parameters = sum(program.state[t].numel() for t in own & program.trainable)

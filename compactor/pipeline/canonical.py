@@ -4,10 +4,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from compactor import registry
-from compactor.budget import Budget
 from compactor.ir.program import Program
-from compactor.pipeline.context import PassContext
-from compactor.pipeline.request import backend_of, open_data, resolve_target
+from compactor.pipeline.request import bare_context, resolve_target
 
 NAME = "canonicalize"
 
@@ -18,9 +16,4 @@ def canonical(program: Program) -> Program:
         return program
     target = resolve_target("host-cpu")  # a context has one; this pass does not ask for it
     with TemporaryDirectory(prefix="compactor-") as folder:
-        ctx = PassContext(
-            teacher=program, target=target, backend=backend_of(target), data=open_data(None, program, 0),
-            budget=Budget(), workspace=Path(folder),
-        )  # fmt: skip
-        result: Program = registry.load("compactor.passes", NAME)().run(program, ctx).program
-    return result
+        return bare_context(program, target, Path(folder)).apply(program, [(NAME, {})])

@@ -1,12 +1,13 @@
 """What a pass may use beside its Program: everything of other packages reaches it through here."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 from typing import TYPE_CHECKING, Protocol
 
+from compactor import registry
 from compactor.backend import Backend, Session
 from compactor.budget import Budget
 from compactor.data import DataSource
@@ -57,6 +58,13 @@ class PassContext:
     effort: str = "balanced"
     progress: Progress = field(default_factory=Silent)
     ledger: "Callable[[Program, Callable[[], Latency]], Latency] | None" = None
+
+    def apply(self, program: "Program", steps: Iterable[tuple[str, Mapping[str, object]]]) -> "Program":
+        """The Program after these passes, by name with their options; nothing is checked, recorded or stored."""
+        for name, options in steps:
+            kind = registry.load("compactor.passes", name)
+            program = kind(kind.Config(**options)).run(program, self).program
+        return program
 
     def latency(self, program: "Program") -> Latency:
         """Latency at batch 1 as lowered for the target: measured where the device is present, else predicted.

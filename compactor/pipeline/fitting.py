@@ -12,14 +12,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from compactor import registry
 from compactor.backend import Backend, Session
-from compactor.budget import Budget
 from compactor.errors import CompactorError, InputError, UnsupportedError
 from compactor.frontend import export
 from compactor.ir.program import Program
-from compactor.pipeline.context import PassContext, Progress, Silent
-from compactor.pipeline.request import backend_of, open_data
+from compactor.pipeline.context import Progress, Silent
+from compactor.pipeline.request import backend_of, bare_context
 from compactor.pipeline.suite import network
 from compactor.target import Observation, Target
 
@@ -68,14 +66,7 @@ class Bench:
 
     def run(self, program: Program, steps: Sequence[tuple[str, dict[str, object]]]) -> Program:
         """The Program after these passes."""
-        ctx = PassContext(
-            teacher=program, target=self.target, backend=self.backend, data=open_data(None, program, 0),
-            budget=Budget(), workspace=self.folder,
-        )  # fmt: skip
-        for name, options in steps:
-            step = registry.load("compactor.passes", name)
-            program = step(step.Config(**options)).run(program, ctx).program
-        return program
+        return bare_context(program, self.target, self.folder).apply(program, steps)
 
     def measure(self, program: Program, seconds: float = _SECONDS) -> float:
         """Milliseconds at batch 1 at the speed that the machine had first."""

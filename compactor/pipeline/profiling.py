@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from compactor.errors import InputError
-from compactor.ir.blocks import live_nodes
+from compactor.ir.blocks import dying, live_nodes
 from compactor.ir.graphs import op_name
 from compactor.ir.kernels import UNKNOWN
 from compactor.ir.program import Program
@@ -100,7 +100,7 @@ def _blocks(space: SearchSpace) -> dict[str, str]:
     """The innermost block of every node that lies in one."""
     graph = space.program.graph
     nodes, live = {n.name: n for n in graph.nodes}, live_nodes(graph, {})
-    inside = {b.name: live - live_nodes(graph, {nodes[b.exit]: nodes[b.entry]}) for b in space.blocks}
+    inside = {b.name: dying(nodes[b.entry], nodes[b.exit], live) for b in space.blocks}
     return {n.name: name for name in sorted(inside, key=lambda b: -len(inside[b])) for n in inside[name]}
 
 

@@ -9,9 +9,11 @@ from torch import Tensor, nn
 
 from compactor import registry, scoring
 from compactor.backend import Backend
+from compactor.budget import Budget
 from compactor.data import DataSource, Split
 from compactor.errors import InputError
 from compactor.ir.program import Program
+from compactor.pipeline.context import PassContext
 from compactor.target import Target
 
 _SCAN = 256
@@ -131,3 +133,11 @@ def _taken_labels(split: Split) -> Iterator[Tensor]:
         labels = split.take(torch.arange(start, min(start + _SCAN, len(split)))).labels
         if labels is not None:
             yield labels
+
+
+def bare_context(program: Program, target: Target, folder: Path) -> PassContext:
+    """A context without a build: synthetic inputs, no limits, the Program as its own teacher."""
+    return PassContext(
+        teacher=program, target=target, backend=backend_of(target), data=open_data(None, program, 0), budget=Budget(),
+        workspace=folder,
+    )  # fmt: skip

@@ -71,10 +71,10 @@ def _weigh(program: Program, ctx: PassContext, judge: "Judge") -> tuple[int | No
     That is what will run, and for int8 it is faster than torch, which computes the quantizers one by one.
     """
     if ctx.budget.size is None and not ctx.backend.installed():
-        return None, judge.score(scoring.scorable(program))
+        return None, judge.score(program)
     with TemporaryDirectory(dir=ctx.workspace) as folder:
         lowered = ctx.backend.lower(program, ctx.target, Path(folder))
-        score = judge.score(ctx.backend.open(lowered) if ctx.backend.installed() else scoring.scorable(program))
+        score = judge.score(ctx.backend.open(lowered) if ctx.backend.installed() else program)
         return None if ctx.budget.size is None else lowered.size_bytes, score
 
 
@@ -108,6 +108,7 @@ class Judge:
 
     def score(self, run: scoring.Run) -> float:
         """Percent."""
+        run = scoring.scorable(run) if isinstance(run, Program) else run
         if self.name == "accuracy":
             return scoring.accuracy(run, self.split)
         return scoring.agreement(run, self.teacher, self.split)

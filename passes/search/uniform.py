@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from compactor import registry
 from compactor.budget import milliseconds
 from compactor.errors import UsageError
 from compactor.ir.kernels import Kernel
@@ -180,10 +179,7 @@ class _Ruler:
             steps.append(("quantize.ptq", {"samples": min(32, len(self._ctx.data.train))}))
         elif precision != "float32":
             steps.append(("quantize.cast", {"dtype": precision}))
-        for name, options in steps:
-            kind = registry.load("compactor.passes", name)
-            program = kind(kind.Config(**options)).run(program, self._ctx).program
-        return program
+        return self._ctx.apply(program, steps)
 
     def smallest_size(self, size: int) -> float:
         """Bytes in the smallest precision of the target; int8 weights keep their scales, about 2 %."""
