@@ -7,7 +7,7 @@ from typing import Any
 from compactor.backend import Lowered, Session
 from compactor.backends.feeds import describe_shapes, nominal_shapes
 from compactor.backends.onnx.export import write_onnx
-from compactor.backends.onnx.qdq import quantize_before_relu
+from compactor.backends.onnx.qdq import quantize_before_clamp
 from compactor.backends.onnx.session import OrtSession
 from compactor.errors import MissingRuntimeError, UnsupportedError
 from compactor.ir.program import Program
@@ -38,7 +38,7 @@ class OnnxBackend:
         reasons = self.supports(program, target)
         if reasons:
             raise UnsupportedError(reasons[0], "choose another precision or target")
-        write_onnx(program, folder / MODEL, rewrite=quantize_before_relu)
+        write_onnx(program, folder / MODEL, rewrite=quantize_before_clamp)
         return Lowered(self.name, folder, (MODEL,), program.precision, {"shapes": describe_shapes(program)})
 
     def open(self, lowered: Lowered, *, threads: int | None = None, batch: int | None = None) -> Session:

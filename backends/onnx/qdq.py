@@ -41,8 +41,8 @@ def split_gemms(graph: Any) -> None:
         _take_over(graph, node, result)
 
 
-def quantize_before_relu(graph: Any) -> None:
-    """``Quantize(Relu(x))`` becomes ``Max(Quantize(x), 0)`` in integers.
+def quantize_before_clamp(graph: Any) -> None:
+    """``Quantize(Relu(x))`` becomes ``Max(Quantize(x), 0)`` in integers, and ``Clip`` likewise.
 
     ONNX Runtime's integer convolution must end in Quantize. Equal, for the zero point is zero and rounding monotonic.
     For uint8, whose least value is the zero point, ONNX Runtime does this itself.
@@ -50,23 +50,45 @@ def quantize_before_relu(graph: Any) -> None:
     import onnx_ir as ir
 
     for node in list(graph):
-        relu = node.inputs[0].producer() if node.op_type == "QuantizeLinear" else None
-        if relu is None or relu.op_type != "Relu" or len(list(relu.outputs[0].uses())) > 1:
+        clamp = node.inputs[0].producer() if node.op_type == "QuantizeLinear" else None
+        if clamp is None or clamp.op_type not in ("Relu", "Clip") or len(list(clamp.outputs[0].uses())) > 1:
             continue
-        source, zero = relu.inputs[0].producer(), node.inputs[2]
-        if source is None or source.op_type != "Conv" or not _signed_zero(zero):
+        source, limits = clamp.inputs[0].producer(), _limits(graph, clamp, node)
+        if source is None or source.op_type != "Conv" or limits is None:
             continue
-        node.replace_input_with(0, relu.inputs[0])
-        clip = ir.node("Clip", [node.outputs[0], zero])
+        node.replace_input_with(0, clamp.inputs[0])
+        clip = ir.node("Clip", [node.outputs[0], *limits])
         node.outputs[0].replace_all_uses_with(clip.outputs[0])
         clip.replace_input_with(0, node.outputs[0])
         graph.insert_after(node, clip)
-        graph.remove(relu, safe=True)
+        graph.remove(clamp, safe=True)
 
 
-def _signed_zero(value: Any) -> bool:
-    constant = value.const_value
-    return constant is not None and constant.dtype.name == "INT8" and not np.any(constant.numpy())
+def _limits(graph: Any, clamp: Any, quantize: Any) -> list[Any] | None:
+    """The integers that a clamp's limits are quantized to, None where that is not known or not what is meant."""
+    scale, zero = (_constant(value) for value in quantize.inputs[1:3])
+    if scale is None or scale.size != 1 or zero is None or zero.dtype != np.int8 or np.any(zero):
+        return None
+    if clamp.op_type == "Relu":
+        return [quantize.inputs[2]]
+    found = [_constant(value) for value in clamp.inputs[1:3]]
+    if len(found) < 2 or any(value is None for value in found):
+        return None
+    steps = [np.clip(np.rint(value / scale), -128, 127).astype(np.int8).reshape(()) for value in found]
+    return [_initializer(graph, f"limit_{step}", step) for step in steps]
+
+
+def _constant(value: Any) -> Any:
+    """The numbers of a stored value; None for any other."""
+    return None if value is None or value.const_value is None else value.const_value.numpy()
+
+
+def _initializer(graph: Any, name: str, array: Any) -> Any:
+    import onnx_ir as ir
+
+    if name not in graph.initializers:
+        graph.register_initializer(ir.Value(name=name, const_value=ir.tensor(array, name=name)))
+    return graph.initializers[name]
 
 
 def axis_of(node: Any) -> int:
@@ -87,12 +109,10 @@ def _stored(value: Any) -> bool:
 def _transposed(graph: Any, before: Any, node: Any, order: list[int]) -> Any:
     import onnx_ir as ir
 
-    name = f"{node.inputs[0].name}_transposed"
-    if name not in graph.initializers:
-        weight = np.ascontiguousarray(node.inputs[0].const_value.numpy().transpose(order))
-        graph.register_initializer(ir.Value(name=name, const_value=ir.tensor(weight, name=name)))
+    weight = np.ascontiguousarray(node.inputs[0].const_value.numpy().transpose(order))
+    stored = _initializer(graph, f"{node.inputs[0].name}_transposed", weight)
     axis = order.index(axis_of(node) % len(order))
-    moved = ir.node("DequantizeLinear", [graph.initializers[name], *node.inputs[1:]], attributes={"axis": axis})
+    moved = ir.node("DequantizeLinear", [stored, *node.inputs[1:]], attributes={"axis": axis})
     graph.insert_before(before, moved)
     return moved.outputs[0]
 

@@ -7,9 +7,13 @@ Writes ``results/latency_heldout.json``; exit status 1 when a bar is missed.
 """
 
 import argparse
+import os
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,8 +28,8 @@ from compactor.frontend import export
 from compactor.ir.slicing import slice_program
 from compactor.ir.space import space_of
 from compactor.pipeline import fitting
+from compactor.pipeline.bench import Bench, Sample, prepare, sample
 from compactor.pipeline.context import Silent
-from compactor.pipeline.request import backend_of
 from compactor.target import Observation
 from compactor.targets.device import ProfileTarget
 from compactor.targets.fits import Fit
@@ -37,22 +41,41 @@ BARS = {"within_10": 0.95, "models": 80, "covered_low": 0.85, "covered_high": 0.
 FEW = 10
 
 
-def held_out(bench: fitting.Bench, seed: int) -> Iterator[tuple[str, Observation]]:
-    """A random subnet of every architecture, at both precisions, timed."""
-    for number, name in enumerate(ARCHITECTURES):
-        with warnings.catch_warnings(), torch.random.fork_rng():
-            warnings.simplefilter("ignore")
-            torch.manual_seed(seed)
-            module, inputs = build(name)
-            try:
-                space = space_of(bench.run(export(module, inputs), fitting.PREPARATION[:1]))
-                student = slice_program(space.program, space.sample(seed + number, keep=(0.5, 1.0)))
-                student = bench.run(student, fitting.PREPARATION[1:])
-                for precision in PRECISIONS:
-                    program = bench.quantized(student, precision)
-                    yield name, Observation(precision, program.kernels(), bench.measure(program, seconds=0.4))
-            except CompactorError as error:
-                print(f"{name}: left out: {error.message}", file=sys.stderr)
+def held_out(target: ProfileTarget, seed: int) -> list[tuple[str, Observation]]:
+    """A random subnet of every architecture, at both precisions, timed once all of them are lowered."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+            count = len(ARCHITECTURES)
+            ready = list(pool.map(lowered, ARCHITECTURES, [target] * count, [folder] * count, range(seed, seed + count)))
+        bench = Bench(target, fitting.reference(target, folder))
+        found = [(s.architecture, bench.measure(s.sample, seconds=0.4)) for samples in ready for s in samples]
+        print("drift", np.percentile(bench.drifts, (5, 50, 95)).round(3), flush=True)
+    return found
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """A subnet of an architecture, lowered."""
+
+    architecture: str
+    sample: Sample
+
+
+def lowered(name: str, target: ProfileTarget, folder: Path, seed: int) -> list[HeldOut]:
+    """A random subnet of the architecture in every precision; one that cannot be made is said and left out."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(seed)
+        module, inputs = build(name)
+        try:
+            program = prepare(export(module, inputs), target, folder)
+            space = space_of(program)
+            student = slice_program(space.program, space.sample(seed, keep=(0.5, 1.0)))
+            return [HeldOut(name, sample(student, precision, target, folder)) for precision in PRECISIONS]
+        except CompactorError as error:
+            print(f"{name}: left out: {error.message}", file=sys.stderr)
+            return []
 
 
 def errors(target: ProfileTarget, models: Sequence[tuple[str, Observation]]) -> list[dict[str, Any]]:
@@ -95,8 +118,7 @@ def main() -> int:
         observed, _ = fitting.observe(plain, seconds=60 * options.minutes, seed=options.seed, progress=Silent())
         fits[name] = {p: sum(o.precision == p for o in observed) for p in plain.precisions}
         few = [o for p in plain.precisions for o in [o for o in observed if o.precision == p][:FEW]]
-        with TemporaryDirectory() as folder:
-            models = list(held_out(fitting.Bench(plain, backend_of(plain), Path(folder)), options.seed))
+        models = held_out(plain, options.seed)
         for kind, seen in (("fit", observed), ("ten", few), ("datasheet", [])):
             found[kind] += errors(ProfileTarget(target.given, Fit(plain.learned(seen))), models)
         print(name, fits[name], {kind: summary(rows) for kind, rows in found.items()}, flush=True)

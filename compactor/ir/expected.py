@@ -9,6 +9,7 @@ from torch import Tensor
 
 from compactor.errors import InputError
 from compactor.ir.blocks import live_nodes
+from compactor.ir.kernels import EPILOGUES
 from compactor.ir.presence import Presence
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ class ExpectedKernels:
         kinds: as in `compactor.ir.kernels.Kernel`.
         keep: the probability that the kernel is there.
         macs, inputs, weights, outputs, groups, rows, columns, depth: at the expected numbers of kept units.
+        fused: the same, one column for each of `compactor.ir.kernels.EPILOGUES`.
     """
 
     kinds: tuple[str, ...]
@@ -35,6 +37,7 @@ class ExpectedKernels:
     rows: Tensor
     columns: Tensor
     depth: Tensor
+    fused: Tensor
 
 
 class Expectation:
@@ -72,7 +75,8 @@ class Expectation:
         keep = _flat("group", self._units, units)
         table = self._plan.replay.smooth(self._plan.sizes.expected(keep))
         present = self._presence.of(_flat("block", self._blocks, blocks))
-        return ExpectedKernels(tuple(kind for kind, _ in self._plan.names), present, *table.unbind(1))
+        kinds, numbers = tuple(kind for kind, _ in self._plan.names), table.shape[1] - len(EPILOGUES)
+        return ExpectedKernels(kinds, present, *table[:, :numbers].unbind(1), table[:, numbers:])
 
 
 def _flat(what: str, shapes: Mapping[str, tuple[int, ...]], given: Mapping[str, Tensor]) -> Tensor:

@@ -12,13 +12,14 @@ from compactor.ir.kernel_ops import (
     WINDOW,
     Shapes,
     elements,
+    epilogue,
     is_zero_pad,
     keeps_rows,
     op_class,
     op_name,
     products,
 )
-from compactor.ir.kernels import Kernel
+from compactor.ir.kernels import EPILOGUES, Kernel
 
 _OPEN = ("conv", "depthwise", "linear", "matmul", "norm", "embedding", "pointwise")
 _ABSORBING = ("linear", "matmul", "attention")
@@ -228,7 +229,16 @@ class Grouping:
         inputs = sum(min(sum(parts.values()), elements(self.shapes.get(root))) for root, parts in read.items())
         macs, groups, rows, columns, depth = products(anchor, self.shapes)
         outputs = elements(self.shapes[group.members[-1]])
-        return Kernel(group.kind, macs, inputs, sum(held.values()), outputs, anchor.name, groups, rows, columns, depth)
+        weights, fused = sum(held.values()), self._fused(group)
+        return Kernel(group.kind, macs, inputs, weights, outputs, anchor.name, groups, rows, columns, depth, fused)
+
+    def _fused(self, group: Group) -> tuple[int, ...]:
+        made = [0] * len(EPILOGUES)
+        for node in group.members:
+            # Batch norms fold into the weights before.
+            if self.classes[node] == POINTWISE and "batch_norm" not in op_name(node):
+                made[epilogue(node)] += elements(self.shapes[node])
+        return tuple(made)
 
     def _operands(self, node: fx.Node) -> list[fx.Node]:
         operands = [n for n in node.all_input_nodes if n not in self.removed]

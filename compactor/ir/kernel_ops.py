@@ -9,7 +9,7 @@ from torch import fx
 
 from compactor.errors import InternalError
 from compactor.ir.graphs import argument, groups_of
-from compactor.ir.kernels import UNKNOWN
+from compactor.ir.kernels import EPILOGUES, UNKNOWN
 
 Shape = tuple[int, ...]
 Shapes = Mapping[fx.Node, Any]
@@ -45,6 +45,13 @@ _OPS = {
         unfold diagonal diag_embed tril triu one_hot glu full full_like zeros zeros_like ones ones_like new_zeros
         new_ones new_full new_empty empty_like arange linspace eye scalar_tensor meshgrid nonzero""",
 }
+_EPILOGUES = {
+    "relu": "relu relu6 hardtanh clamp clamp_min clamp_max leaky_relu prelu abs neg threshold where masked_fill",
+    "sigmoid": """sigmoid silu tanh exp log log1p expm1 softplus mish elu celu selu hardswish hardsigmoid log_sigmoid sqrt
+        rsqrt pow sin cos reciprocal""",
+    "gelu": "gelu erf erfc",
+}
+_EPILOGUE = {op: EPILOGUES.index(kind) for kind, ops in _EPILOGUES.items() for op in ops.split()}
 _CLASSES = {op: kind for kind, ops in _OPS.items() for op in ops.split()}
 
 
@@ -67,6 +74,11 @@ def op_class(node: fx.Node, shapes: Shapes) -> str:
         return _CLASSES[name]
     pointwise = isinstance(node.target, torch._ops.OpOverload) and torch.Tag.pointwise in node.target.tags
     return POINTWISE if pointwise else UNKNOWN
+
+
+def epilogue(node: fx.Node) -> int:
+    """The number in `EPILOGUES` of a pointwise op."""
+    return _EPILOGUE.get(op_name(node).removesuffix("_"), EPILOGUES.index("add"))
 
 
 def is_zero_pad(node: fx.Node) -> bool:

@@ -9,6 +9,9 @@ KINDS = (
     "conv", "depthwise", "linear", "attention", "matmul", "norm", "pool", "embedding", "pointwise", "move", UNKNOWN,
 )  # fmt: skip
 
+EPILOGUES = ("relu", "add", "sigmoid", "gelu")
+"""Kinds of pointwise ops, each named after its commonest: clamps, arithmetic, with an exponential, with erf."""
+
 
 @dataclass(frozen=True)
 class Kernel:
@@ -22,6 +25,7 @@ class Kernel:
         groups, rows, columns, depth: a kernel with MACs as ``groups`` products of (rows x depth) by (depth x columns);
             a convolution has rows = output positions, columns = output channels and depth = input channels times taps,
             each per group. All 0 for kernels without MACs.
+        fused: elements that its pointwise ops make, for each of `EPILOGUES`: what one runtime fuses costs another.
     """
 
     kind: str
@@ -34,3 +38,4 @@ class Kernel:
     rows: int = 0
     columns: int = 0
     depth: int = 0
+    fused: tuple[int, ...] = (0,) * len(EPILOGUES)

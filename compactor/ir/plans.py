@@ -20,7 +20,8 @@ class Plan:
     Attributes:
         names: (kind, node) of each kernel of the whole graph.
         sizes: the variables that ``replay`` computes the kernels' numbers from.
-        replay: for values of these, one row per kernel: macs, inputs, weights, outputs, groups, rows, columns, depth.
+        replay: for values of these, one row per kernel: macs, inputs, weights, outputs, groups, rows, columns,
+            depth, and what is fused.
     """
 
     def __init__(self, space: "SearchSpace") -> None:
@@ -45,9 +46,9 @@ class Plan:
 
 
 def _kernel(kind: str, node: str, numbers: list[int]) -> Kernel:
-    macs, inputs, weights, outputs, groups, rows, columns, depth = numbers
-    return Kernel(kind, macs, inputs, weights, outputs, node, groups, rows, columns, depth)
+    macs, inputs, weights, outputs, groups, rows, columns, depth, *fused = numbers
+    return Kernel(kind, macs, inputs, weights, outputs, node, groups, rows, columns, depth, tuple(fused))
 
 
 def _numbers(k: Kernel) -> tuple[int, ...]:
-    return k.macs, k.inputs, k.weights, k.outputs, k.groups, k.rows, k.columns, k.depth
+    return k.macs, k.inputs, k.weights, k.outputs, k.groups, k.rows, k.columns, k.depth, *k.fused

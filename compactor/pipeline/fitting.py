@@ -1,23 +1,23 @@
 """Fits a target's latency model on the device itself: random networks, lowered as builds are, timed one by one."""
 
-import itertools
+import os
+import shutil
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
-from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+import torch
 
-from compactor.backend import Backend, Session
 from compactor.errors import CompactorError, InputError, UnsupportedError
 from compactor.frontend import export
-from compactor.ir.program import Program
+from compactor.pipeline.bench import Bench, Sample, prepare, sample
 from compactor.pipeline.context import Progress, Silent
-from compactor.pipeline.request import backend_of, bare_context
+from compactor.pipeline.request import backend_of
 from compactor.pipeline.suite import network
 from compactor.target import Observation, Target
 
@@ -25,63 +25,8 @@ REFERENCE = 7
 """Seed of the network that every measurement is interleaved with."""
 NOISY = 1.3
 """How far the reference's speed may move (5th to 95th percentile) before a fit warns."""
-_SECONDS = 0.12
-
-
-@dataclass(frozen=True)
-class _Fixed:
-    """A session that runs on inputs of its own, whatever it is given."""
-
-    session: Session
-    inputs: Sequence[Tensor]
-
-    @property
-    def runtime(self) -> str:
-        return self.session.runtime
-
-    def __call__(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        return self.session(self.inputs)
-
-
-class Bench:
-    """Times Programs on a device in turns with a reference whose speed tells how the machine drifts."""
-
-    def __init__(self, target: Target, backend: Backend, folder: Path) -> None:
-        self.target, self.backend, self.folder = target, backend, folder
-        program = self.prepared(REFERENCE)
-        self._inputs = program.example_inputs(batch=1)
-        self._reference = self._open(program)
-        first = [self._turns(self._reference, self._inputs)[1] for _ in range(5)]
-        self.usual = median(first)
-        self.drifts: list[float] = []
-
-    def prepared(self, seed: int) -> Program:
-        """The suite's network, canonical, batch norms folded."""
-        module, inputs = network(seed)
-        return self.run(export(module, inputs), PREPARATION)
-
-    def quantized(self, program: Program, precision: str) -> Program:
-        """A prepared Program in another precision, from synthetic inputs."""
-        return self.run(program, _QUANTIZERS[precision])
-
-    def run(self, program: Program, steps: Sequence[tuple[str, dict[str, object]]]) -> Program:
-        """The Program after these passes."""
-        return bare_context(program, self.target, self.folder).apply(program, steps)
-
-    def measure(self, program: Program, seconds: float = _SECONDS) -> float:
-        """Milliseconds at batch 1 at the speed that the machine had first."""
-        found, reference = self._turns(self._open(program), program.example_inputs(batch=1), seconds)
-        self.drifts.append(reference / self.usual)
-        return found * self.usual / reference
-
-    def _open(self, program: Program) -> Session:
-        with TemporaryDirectory(dir=self.folder) as folder:
-            return self.backend.open(self.backend.lower(program, self.target, Path(folder)), batch=1)
-
-    def _turns(self, session: Session, inputs: Sequence[Tensor], seconds: float = _SECONDS) -> tuple[float, float]:
-        sessions = {"program": session, "reference": _Fixed(self._reference, self._inputs)}
-        found = self.target.compare(sessions, inputs, seconds=seconds)
-        return found["program"].p50, found["reference"].p50
+_WAVE = 4
+"""Networks that each process prepares before they are timed, when nothing else runs."""
 
 
 def fit(
@@ -110,8 +55,7 @@ def observe(
     target: Target, *, seconds: float, seed: int, progress: Progress, samples: int | None = None
 ) -> tuple[list[Observation], list[float]]:
     """Observations in every precision of the target, until the time is over, and the drift at each."""
-    backend = backend_of(target)
-    if not (target.present and backend.installed()):
+    if not (target.present and backend_of(target).installed()):
         raise UnsupportedError(
             f"target {target.name} is not present on this machine, so nothing can be measured",
             "run compactor targets fit on the device itself",
@@ -119,33 +63,42 @@ def observe(
     start = time.monotonic()
     found: list[Observation] = []
     with TemporaryDirectory(prefix="compactor-") as name:
-        bench = Bench(target, backend, Path(name))
-        for number in itertools.count() if samples is None else range(samples):
+        bench = Bench(target, reference(target, Path(name)))
+        for each in _samples(target, Path(name), 1000 * (seed + 1), samples):
             spent = time.monotonic() - start
             if spent >= seconds:
                 break
             progress.update(int(spent), int(seconds), "measuring")
-            found += _observe(bench, 1000 * (seed + 1) + number)
+            found.append(bench.measure(each))
+            shutil.rmtree(each.lowered.folder)
     return found, bench.drifts
 
 
-def _observe(bench: Bench, seed: int) -> list[Observation]:
-    """One network in every precision; what cannot be made is left out."""
+def reference(target: Target, folder: Path) -> Sample:
+    """The network that every measurement is interleaved with."""
+    program = prepare(export(*network(REFERENCE)), target, folder)
+    return sample(program, target.precisions[0], target, folder)
+
+
+def _samples(target: Target, folder: Path, seed: int, count: int | None) -> Iterator[Sample]:
+    """Networks by seed in every precision, prepared in waves, one process per core: none runs while others are timed."""
+    workers = min(os.cpu_count() or 1, count or 64)
+    end = None if count is None else seed + count
+    with ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        while end is None or seed < end:
+            wave = [s for s in range(seed, seed + _WAVE * workers) if end is None or s < end]
+            ready = list(pool.map(_prepared, [target] * len(wave), wave, [folder] * len(wave)))
+            yield from (each for samples in ready for each in samples)
+            seed = wave[-1] + 1
+
+
+def _prepared(target: Target, seed: int, folder: Path) -> list[Sample]:
+    """One network in every precision; what cannot be made is left out: one odd network less."""
     found = []
     try:
-        plain = bench.prepared(seed)
-        for precision in bench.target.precisions:
-            program = bench.quantized(plain, precision)
-            found.append(Observation(precision, program.kernels(), bench.measure(program)))
+        program = prepare(export(*network(seed)), target, folder)
+        for precision in target.precisions:
+            found.append(sample(program, precision, target, folder))
     except CompactorError:
-        pass  # one odd network less
+        pass
     return found
-
-
-PREPARATION: tuple[tuple[str, dict[str, object]], ...] = (("canonicalize", {}), ("fold_batchnorm", {}))
-_QUANTIZERS: dict[str, tuple[tuple[str, dict[str, object]], ...]] = {
-    "float32": (),
-    "float16": (("quantize.cast", {"dtype": "float16"}),),
-    "bfloat16": (("quantize.cast", {"dtype": "bfloat16"}),),
-    "int8": (("quantize.ptq", {"samples": 2}),),
-}

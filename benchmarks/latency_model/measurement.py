@@ -1,0 +1,110 @@
+"""What measuring costs, and whether it repeats: ``python -m benchmarks.latency_model.measurement``. Idle machine only.
+
+Overhead: what is measured for one query of a model of about a millisecond, against the runtime itself in a bare loop,
+in turns. Repeatability: the same models measured twice, a pass over all of them between, raw and drift-corrected.
+Writes ``results/measurement.json``; exit status 1 when a bar is missed.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from benchmarks import facts
+from compactor.frontend import export
+from compactor.pipeline import fitting
+from compactor.pipeline.bench import Bench, Sample, prepare, sample
+from compactor.pipeline.request import backend_of, resolve_target
+from compactor.pipeline.suite import network
+from compactor.target import Target
+
+TARGETS = ("host-cpu", "host-cpu-onnx")
+BARS = {"overhead": 0.01, "repeat": 0.03}
+_TURNS, _QUERIES = 40, 50
+
+
+def samples(target: Target, folder: Path, seed: int, count: int) -> list[Sample]:
+    """Networks of the fit's suite at float32."""
+    programs = (prepare(export(*network(seed + i)), target, folder) for i in range(count))
+    return [sample(p, "float32", target, folder) for p in programs]
+
+
+def bare(target: Target, model: Sample) -> tuple[Callable[[], Any], Callable[[], Any]]:
+    """One query through the session that measurements use, and one of the runtime alone, its inputs ready."""
+    session: Any = backend_of(target).open(model.lowered, batch=1)
+    if hasattr(session, "compiled"):
+        request = session.compiled.create_infer_request()
+        names = [port.get_any_name() for port in session.compiled.inputs]
+        feeds = dict(zip(names, (t.numpy() for t in model.inputs), strict=True))
+        return lambda: session(model.inputs), lambda: request.infer(feeds, share_inputs=True, share_outputs=True)
+    names = [value.name for value in session.session.get_inputs()]
+    feeds = dict(zip(names, (t.numpy() for t in model.inputs), strict=True))
+    return lambda: session(model.inputs), lambda: session.session.run(None, feeds)
+
+
+def overhead(target: Target, model: Sample) -> dict[str, float]:
+    """Milliseconds of a query: measured, through the session in a bare loop, and of the runtime; and the excess."""
+    session, runtime = bare(target, model)
+    opened = backend_of(target).open(model.lowered, batch=1)
+    found: dict[str, list[float]] = {"measured": [], "session": [], "runtime": []}
+    for _ in range(_TURNS):
+        found["measured"].append(target.compare({"": opened}, model.inputs, seconds=0.05)[""].p50)
+        for name, run in (("session", session), ("runtime", runtime)):
+            run()
+            start = time.perf_counter()
+            for _ in range(_QUERIES):
+                run()
+            found[name].append((time.perf_counter() - start) / _QUERIES * 1e3)
+    ms = {name: median(values) for name, values in found.items()}
+    return {**ms, "overhead": ms["measured"] / ms["runtime"] - 1}
+
+
+def repeated(target: Target, folder: Path, models: list[Sample]) -> dict[str, Any]:
+    """Differences of two measurements of each model, relative: as measured, and corrected for drift."""
+    bench = Bench(target, fitting.reference(target, folder))
+    passes = [[bench.measure(m, seconds=0.7).ms for m in models] for _ in range(2)]
+    drifts = np.array(bench.drifts).reshape(2, -1)
+    corrected = np.abs(np.log(passes[0]) - np.log(passes[1]))
+    raw = np.abs(np.log(passes[0] * drifts[0]) - np.log(passes[1] * drifts[1]))
+    return {
+        "models": len(models), "ms": [round(min(passes[0]), 3), round(max(passes[0]), 3)],
+        "corrected": round(float(np.median(corrected)), 4), "raw": round(float(np.median(raw)), 4),
+        "corrected_p90": round(float(np.quantile(corrected, 0.9)), 4), "raw_p90": round(float(np.quantile(raw, 0.9)), 4),
+        "drift": [round(float(v), 3) for v in np.percentile(drifts, (5, 50, 95))],
+    }  # fmt: skip
+
+
+def main() -> int:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(prog="benchmarks.latency_model.measurement", description=__doc__)
+    parser.add_argument("--models", type=int, default=16)
+    parser.add_argument("--seed", type=int, default=500)
+    options = parser.parse_args()
+    targets: dict[str, Any] = {}
+    for name in TARGETS:
+        target = resolve_target(name)
+        with TemporaryDirectory() as folder:
+            models = samples(target, Path(folder), options.seed, options.models)
+            repeat = repeated(target, Path(folder), models)
+            times = [target.compare({"": backend_of(target).open(m.lowered, batch=1)}, m.inputs)[""].p50 for m in models]
+            nearest = int(np.argmin(np.abs(np.log(times))))
+            targets[name] = {"repeat": repeat, "overhead": overhead(target, models[nearest])}
+        print(name, targets[name], flush=True)
+    worst = {
+        "overhead": max(t["overhead"]["overhead"] for t in targets.values()),
+        "repeat": max(t["repeat"]["raw"] for t in targets.values()),
+    }
+    passed = {name: worst[name] < bar for name, bar in BARS.items()}
+    result = {**facts.facts(options.seed), "bars": BARS, "worst": worst, "passed": passed, "targets": targets}
+    print(worst, passed, facts.write("measurement", result))
+    return 0 if all(passed.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
