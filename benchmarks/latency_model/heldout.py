@@ -49,7 +49,7 @@ def held_out(target: ProfileTarget, seed: int) -> list[tuple[str, Observation]]:
             count = len(ARCHITECTURES)
             ready = list(pool.map(lowered, ARCHITECTURES, [target] * count, [folder] * count, range(seed, seed + count)))
         bench = Bench(target, fitting.reference(target, folder))
-        found = [(s.architecture, bench.measure(s.sample, seconds=0.4)) for samples in ready for s in samples]
+        found = [(s.architecture, bench.measure(s.sample, seconds=0.4, tries=8)) for samples in ready for s in samples]
         print("drift", np.percentile(bench.drifts, (5, 50, 95)).round(3), flush=True)
     return found
 
