@@ -1,7 +1,9 @@
 """What measurements teach about a roofline: a Gaussian process over kernels, observed through sums.
 
-A kernel takes the roofline's time times exp(g). g has a Gaussian-process prior over kinds and sizes: an offset of the
-device, one per kind, a trend and a smooth function of the logarithms of the sizes. Only whole models are timed. Near
+A kernel takes the roofline's time times exp(g); so does each kind of pointwise op fused into it, of which the prior is
+that they are nearly free: what one runtime fuses costs another. g has a Gaussian-process prior over kinds and sizes: an
+offset of the device, one per kind, a trend and a smooth function of the logarithms of the sizes. Only whole models are
+timed. Near
 the current estimate the logarithm of a sum is a mean of its kernels' g, weighted by their shares of the time, so every
 total is a linear observation and the posterior has a closed form (Rasmussen and Williams, Gaussian Processes for
 Machine Learning, 2006, section 2.2); shares are updated a few times. Ten totals move the offsets, hundreds the shape.
@@ -13,43 +15,65 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import minimize
 
 from compactor.errors import InputError
-from compactor.ir.kernels import KINDS, Kernel
+from compactor.ir.kernels import EPILOGUES, KINDS, Kernel
 
 Floats = NDArray[np.float64]
 CALL = len(KINDS)
 """The number of a kind beside the kernels': what a runtime spends once per inference."""
+FUSED = CALL + 1
+"""The number of the first of `EPILOGUES` as a kind."""
 _ROUNDS = 10
+_OUTPUTS = 5
 _OUTLIER = 6.0
 """How many times the median error a total left out may be off before it counts as an outlier."""
-_PRIOR = {"device": 0.5, "kind": 0.3, "trend": 0.05, "smooth": 0.3, "length": 3.0, "noise": 0.03}
+_PRIOR = {"device": 0.5, "kind": 0.3, "fused": 1.0, "trend": 0.05, "smooth": 0.3, "length": 3.0, "noise": 0.03}
 """Standard deviations of g, the length (in doublings of a size), and the noise of one total; what a fit starts from."""
+_LENGTHS = (1.5, 2.0, 3.0, 4.5, 6.5)
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Kernels and the call as rows: kind, sizes (log2), the roofline's microseconds."""
+    """Kernels, the call and what is fused, as rows: kind, sizes (log2), the prior's microseconds, the kernel's number.
+
+    The call counts as one more kernel.
+    """
 
     kind: NDArray[np.intp]
     sizes: Floats
     base: Floats
+    owner: NDArray[np.intp]
+
+    def per_kernel(self, times: Floats) -> Floats:
+        """Sums over the rows of each kernel; the call's last."""
+        return np.bincount(self.owner, times).astype(np.float64)
 
 
-def rows(kernels: Sequence[Kernel], base: Floats, call_us: float) -> Rows:
-    """The rows of these kernels, which the roofline gives ``base`` microseconds each, and of one call."""
-    table = np.array(
-        [(k.rows, k.columns, k.depth, k.groups, k.inputs, k.outputs, k.weights) for k in kernels], dtype=np.float64
-    ).reshape(-1, 7)
-    return table_rows([KINDS.index(k.kind) for k in kernels], table, base, call_us)
+def rows(kernels: Sequence[Kernel], base: Floats, call_us: float, fused_us: Floats) -> Rows:
+    """The rows of these kernels, which the roofline gives ``base`` microseconds each, and of one call.
+
+    ``fused_us``, shape (kernels, `EPILOGUES`), are the prior's for what is fused.
+    """
+    table = np.array([(k.rows, k.columns, k.depth, k.groups, k.inputs, k.outputs, k.weights) for k in kernels])
+    fused = np.array([k.fused for k in kernels], dtype=np.float64).reshape(-1, len(EPILOGUES))
+    return table_rows([KINDS.index(k.kind) for k in kernels], table.reshape(-1, 7), base, call_us, fused, fused_us)
 
 
-def table_rows(kinds: Sequence[int], table: Floats, base: Floats, call_us: float) -> Rows:
-    """The same from a table, a row each: rows, columns, depth, groups, inputs, outputs, weights."""
-    sizes = np.vstack([np.log2(table + 1), np.zeros((1, 7))])
-    return Rows(np.array([*kinds, CALL], dtype=np.intp), sizes, np.append(base, max(call_us, 1.0)))
+def table_rows(
+    kinds: Sequence[int], table: NDArray[Any], base: Floats, call_us: float, fused: Floats, fused_us: Floats
+) -> Rows:
+    """The same from tables, a row per kernel: rows, columns, depth, groups, inputs, outputs, weights; and ``fused``."""
+    owner, epilogue = np.nonzero(fused)
+    count = len(kinds)
+    sizes = np.zeros((count + 1 + len(owner), 7))
+    sizes[:count], sizes[count + 1 :, _OUTPUTS] = np.log2(table + 1.0), np.log2(fused[owner, epilogue] + 1)
+    return Rows(
+        np.concatenate([np.array([*kinds, CALL], dtype=np.intp), FUSED + epilogue]), sizes,
+        np.concatenate([base, [max(call_us, 1.0)], fused_us[owner, epilogue]]),
+        np.concatenate([np.arange(count + 1), owner]),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -143,23 +167,16 @@ class _Problem:
 
     def best_prior(self) -> dict[str, float]:
         """The prior's parameters of highest marginal likelihood, not far from where they start (section 5.4)."""
-        names = list(_PRIOR)
-        start = np.log([_PRIOR[n] for n in names])
         shares, spread, _, said = self.solve(_PRIOR)
         kept = np.diag(spread - shares @ self._covariance(_PRIOR) @ shares.T) < 4 * _PRIOR["noise"] ** 2
-        shares, said = shares[kept], said[kept]
-
-        def cost(x: Floats) -> float:
-            prior = dict(zip(names, np.exp(x), strict=True))
-            covariance = self._covariance(prior)
-            spread = shares @ covariance @ shares.T + prior["noise"] ** 2 * np.eye(len(said))
-            factor = cho_factor(spread, lower=True)
-            fit = said @ cho_solve(factor, said) / 2 + np.log(np.diag(factor[0])).sum()
-            return float(fit + ((x - start) ** 2).sum() / 2)
-
-        bounds = [(s - 3, s + 2) for s in start]
-        found = minimize(cost, start, method="L-BFGS-B", bounds=bounds, options={"maxiter": 25})
-        return dict(zip(names, map(float, np.exp(found.x)), strict=True))
+        parts = _parts(self.kind, self.sizes, self.kind, self.sizes)
+        seen = {name: shares[kept] @ part @ shares[kept].T for name, part in parts.items()}
+        found = []
+        for length in _LENGTHS:
+            near = shares[kept] @ _near(self.kind, self.sizes, self.kind, self.sizes, length) @ shares[kept].T
+            cost, scales = _likeliest({**seen, "smooth": near, "noise": np.eye(len(near))}, said[kept])
+            found.append((cost + np.log(length / _PRIOR["length"]) ** 2 / 2, {**scales, "length": length}))
+        return min(found, key=lambda pair: pair[0])[1]
 
     def posterior(self, prior: dict[str, float]) -> Correction:
         shares, spread, alpha, _ = self.solve(prior)
@@ -178,11 +195,45 @@ def _doubted(off: Floats, noise: float, least: float) -> Floats:
     return np.where(off > usual, np.maximum(off, noise), noise)
 
 
+def _likeliest(parts: dict[str, Floats], said: Floats) -> tuple[float, dict[str, float]]:
+    """The standard deviation of each part of a covariance under which ``said`` is likeliest, and how unlikely it is."""
+    names, stack = list(parts), np.stack(list(parts.values()))
+    start = np.log([_PRIOR[n] for n in names])
+
+    def cost(x: Floats) -> tuple[float, Floats]:
+        scales = np.exp(2 * x)
+        inverse = np.linalg.inv(np.tensordot(scales, stack, 1))
+        alpha = inverse @ said
+        fit = said @ alpha / 2 - np.linalg.slogdet(inverse)[1] / 2
+        slope = scales * (np.tensordot(stack, inverse) - (stack @ alpha) @ alpha)
+        return float(fit + ((x - start) ** 2).sum() / 2), slope + x - start
+
+    found = minimize(cost, start, jac=True, method="L-BFGS-B", bounds=[(s - 3, s + 2) for s in start])
+    return float(found.fun), dict(zip(names, map(float, np.exp(found.x)), strict=True))
+
+
+def _parts(kind: Any, sizes: Floats, other_kind: Any, other_sizes: Floats) -> dict[str, Floats]:
+    """The covariance's parts but the smooth one, each to be scaled."""
+    same = (kind[:, None] == other_kind[None, :]).astype(np.float64)
+    fused = (kind >= FUSED)[:, None]
+    return {
+        "device": np.ones_like(same), "kind": same * ~fused, "fused": same * fused,
+        "trend": same * (sizes @ other_sizes.T),
+    }  # fmt: skip
+
+
+def _near(kind: Any, sizes: Floats, other_kind: Any, other_sizes: Floats, length: float) -> Floats:
+    squares = (sizes**2).sum(1)[:, None] + (other_sizes**2).sum(1)[None, :] - 2 * (sizes @ other_sizes.T)
+    near: Floats = (kind[:, None] == other_kind[None, :]) * np.exp(-np.maximum(squares, 0) / (2 * length**2))
+    return near
+
+
 def _covariance(kind: Any, sizes: Floats, other_kind: Any, other_sizes: Floats, prior: dict[str, float]) -> Floats:
     same = kind[:, None] == other_kind[None, :]
     trend = sizes @ other_sizes.T
     squares = (sizes**2).sum(1)[:, None] + (other_sizes**2).sum(1)[None, :] - 2 * trend
-    near = np.exp(-np.maximum(squares, 0) / (2 * prior["length"] ** 2))
-    own = prior["kind"] ** 2 + prior["trend"] ** 2 * trend + prior["smooth"] ** 2 * near
+    near = np.exp(np.minimum(-squares / (2 * prior["length"] ** 2), 0))
+    offset = np.where(kind >= FUSED, prior["fused"], prior["kind"]) ** 2
+    own = offset[:, None] + prior["trend"] ** 2 * trend + prior["smooth"] ** 2 * near
     covariance: Floats = prior["device"] ** 2 + same * own
     return covariance

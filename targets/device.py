@@ -17,7 +17,7 @@ from compactor import registry
 from compactor.backend import Session
 from compactor.errors import UnsupportedError
 from compactor.ir.expected import ExpectedKernels
-from compactor.ir.kernels import Kernel
+from compactor.ir.kernels import EPILOGUES, Kernel
 from compactor.latency import KernelTime, Latency
 from compactor.pipeline.store import default_root
 from compactor.pipeline.versions import tool_versions
@@ -115,8 +115,15 @@ class ProfileTarget:
         learned = self._correction(precision)
         if learned is None:
             return times, call, self.profile.model.interval
-        corrected, deviation = learned.times(correction.rows(kernels, times, call))
-        return corrected[:-1], float(corrected[-1]), math.exp(deviation)
+        given = self.rows(kernels, times)
+        corrected, deviation = learned.times(given)
+        whole = given.per_kernel(corrected)
+        return whole[:-1], float(whole[-1]), math.exp(deviation)
+
+    def rows(self, kernels: Sequence[Kernel], times: Floats) -> correction.Rows:
+        """What corrections are made of: the kernels, their microseconds after the roofline, the call, what is fused."""
+        fused = np.array([k.fused for k in kernels], dtype=np.float64).reshape(-1, len(EPILOGUES))
+        return correction.rows(kernels, times, self.profile.model.call_us, model.fused_times(self.profile, fused))
 
     def _correction(self, precision: str) -> correction.Correction | None:
         return None if self.fit is None else self.fit.corrections.get(precision)
@@ -142,12 +149,11 @@ class ProfileTarget:
 
     def learned(self, observed: Sequence[Observation]) -> dict[str, correction.Correction]:
         """What these latencies teach, by precision."""
-        call_us = self.profile.model.call_us
         found = {}
         for precision in self.precisions:
             own = [o for o in observed if o.precision == precision]
             times = [model.kernel_times(self.profile, o.kernels, precision) for o in own]
-            rows = [correction.rows(o.kernels, t, call_us) for o, t in zip(own, times, strict=True)]
+            rows = [self.rows(o.kernels, t) for o, t in zip(own, times, strict=True)]
             if own:
                 found[precision] = correction.learn(rows, [o.ms for o in own])
         return found

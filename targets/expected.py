@@ -32,9 +32,12 @@ def expected_ms(
     roof = torch.maximum(2 * kernels.macs / rate, memory / profile.model.memory)
     times, call = profile.model.floor_us + roof * 1e6, profile.model.call_us
     if learned is not None:
-        given = _rows(kernels, kind, times, call)
-        corrected = learned.mean(given)
-        times, call = times * torch.from_numpy(corrected / given.base)[:-1], float(corrected[-1])
+        fused = _fused_times(profile, kernels.fused)
+        given = _rows(kernels, kind, times, call, fused)
+        factor, count = torch.from_numpy(learned.mean(given) / given.base), len(kind)
+        times, call = times * factor[:count], float(factor[count] * given.base[count])
+        owner, epilogue = kernels.fused.nonzero(as_tuple=True)
+        times = times.index_add(0, owner, fused[owner, epilogue] * factor[count + 1 :])
     return ((kernels.keep * times).sum() + call) / 1e3
 
 
@@ -47,8 +50,17 @@ def _seconds(profile: Profile, size: Tensor, working_set: Tensor) -> Tensor:
     return torch.where(working_set <= memory.cache_mb * 1e6, size / (memory.cache_gbs * 1e9), slow)
 
 
-def _rows(kernels: ExpectedKernels, kind: Tensor, times: Tensor, call_us: float) -> correction.Rows:
+def _fused_times(profile: Profile, fused: Tensor) -> Tensor:
+    """`compactor.targets.model.fused_times` with gradients."""
+    traffic = _seconds(profile, 8 * fused, 8 * fused) / profile.model.memory * 1e6
+    return model.UNFUSED * torch.where(fused > 0, profile.model.floor_us + traffic, 0.0)
+
+
+def _rows(kernels: ExpectedKernels, kind: Tensor, times: Tensor, call_us: float, fused_us: Tensor) -> correction.Rows:
     k = kernels
     sizes = torch.stack([k.rows, k.columns, k.depth, k.groups, k.inputs, k.outputs, k.weights], 1)
     table: np.ndarray[tuple[int, int], np.dtype[np.float64]] = sizes.detach().numpy()
-    return correction.table_rows(kind.tolist(), table, times.detach().numpy(), call_us)
+    fused = kernels.fused.detach().numpy()
+    return correction.table_rows(
+        kind.tolist(), table, times.detach().numpy(), call_us, fused, fused_us.detach().numpy()
+    )

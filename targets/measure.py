@@ -1,9 +1,9 @@
 """Latency measurement after MLPerf's single-stream scenario: one query at a time, warm-up discarded, percentiles.
 
 At least 64 queries (the count MLPerf Inference derives for a p90) and at least a minimum duration, after a warm-up.
-Garbage collection is off while the clock runs. `compare` interleaves short rounds of all sessions, so that drift of
-the machine (clocks, temperature, neighbours) hits them alike; a turn starts with queries that do not count, as a
-device that serves one model is warm.
+Garbage collection is off while the clock runs. `compare` interleaves turns of all sessions, so that drift of the
+machine (clocks, temperature, neighbours) hits them alike; a turn starts with queries that do not count, as a device
+that serves one model is warm.
 """
 
 import gc
@@ -21,9 +21,12 @@ from compactor.latency import Latency
 
 QUERIES = 64
 SECONDS, WARMUP = 0.7, 0.15
-ROUND = 8
-UNMEASURED = 2
-"""Queries at the start of a turn after another session's: that one has emptied the caches."""
+TURN, ROUND = 0.06, 8
+"""Seconds and queries of a turn that count, at least."""
+SETTLE, UNMEASURED = 0.05, 2
+"""Seconds and queries at the start of a turn after another session's: that one has emptied the caches, and threads that
+slept are often woken on a core that is busy, which took ONNX Runtime up to 50 ms to get over, at 1.7 times its latency.
+"""
 _NOISY = 1.5
 """A p90 this many times the p50 says that something else was running."""
 _DRIFT = 1.15
@@ -57,7 +60,7 @@ def compare(
     warmup: float = WARMUP,
     limit: float = 60.0,
 ) -> dict[str, Latency]:
-    """Latencies of several sessions on the same inputs, measured in interleaved rounds.
+    """Latencies of several sessions on the same inputs, measured in interleaved turns.
 
     Every session gets at least ``queries`` queries and ``seconds`` seconds, unless ``limit`` seconds are over.
     Raises `UsageError` for no sessions or a count that is not positive.
@@ -76,8 +79,8 @@ def compare(
         while unfinished := [n for n, s in samples.items() if len(s) < queries or sum(s) < seconds]:
             for name in unfinished:
                 if len(runs) > 1:
-                    _round(runs[name], UNMEASURED)
-                samples[name] += _round(runs[name], ROUND if len(samples[name]) < queries else _chunk(samples[name]))
+                    _turn(runs[name], UNMEASURED, min(SETTLE, seconds))
+                samples[name] += _turn(runs[name], ROUND, min(TURN, seconds))
             if time.perf_counter() > end:
                 break
     return {
@@ -108,26 +111,20 @@ def _query(session: Session, inputs: Sequence[Tensor]) -> Callable[[], object]:
 
 def _warm(run: Callable[[], object], seconds: float) -> None:
     """At least two queries: the first one often allocates and compiles."""
-    end = time.perf_counter() + seconds
-    run()
-    run()
-    while time.perf_counter() < end:
-        run()
+    _turn(run, 2, seconds)
 
 
-def _round(run: Callable[[], object], count: int) -> list[float]:
+def _turn(run: Callable[[], object], least: int, seconds: float) -> list[float]:
+    """The times of at least ``least`` queries, for at least ``seconds``."""
     clock = time.perf_counter
-    times = []
-    for _ in range(count):
+    times: list[float] = []
+    end = clock() + seconds
+    start = 0.0
+    while len(times) < least or start < end:
         start = clock()
         run()
         times.append(clock() - start)
     return times
-
-
-def _chunk(samples: list[float]) -> int:
-    """Queries in about 20 ms, so that rounds of fast models are not all bookkeeping."""
-    return max(ROUND, int(0.02 / max(samples[-1], 1e-7)))
 
 
 @contextmanager

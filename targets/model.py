@@ -16,9 +16,11 @@ from compactor.errors import UnsupportedError
 from compactor.ir.kernels import KINDS, Kernel
 from compactor.targets.profile import Profile
 
-VERSION = 2
+VERSION = 3
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
 _QUANTIZED = ("conv", "depthwise", "linear", "matmul")
+UNFUSED = 0.1
+"""What share of pointwise ops is assumed to run by itself, before a fit tells."""
 _EMBEDDING = KINDS.index("embedding")
 
 Floats = NDArray[np.float64]
@@ -77,6 +79,12 @@ def parts(profile: Profile, load: Work, precision: str) -> Parts:
     activations, weights = load.activations * width[load.kind], load.weights * width[load.kind]
     memory = _seconds(profile, activations, activations) + _seconds(profile, weights, weights.sum())
     return Parts(model.floor_us, compute * 1e6, memory / model.memory * 1e6, activations + weights)
+
+
+def fused_times(profile: Profile, fused: Floats) -> Floats:
+    """Microseconds that pointwise ops on these numbers of elements may cost where a runtime fuses most of them."""
+    traffic = _seconds(profile, 8 * fused, 8 * fused) / profile.model.memory * 1e6
+    return UNFUSED * np.where(fused > 0, profile.model.floor_us + traffic, 0)
 
 
 def kernel_times(profile: Profile, kernels: Sequence[Kernel], precision: str) -> Floats:

@@ -41,17 +41,24 @@ BARS = {"within_10": 0.95, "models": 80, "covered_low": 0.85, "covered_high": 0.
 FEW = 10
 
 
-def held_out(target: ProfileTarget, seed: int) -> list[tuple[str, Observation]]:
-    """A random subnet of every architecture, at both precisions, timed once all of them are lowered."""
+def held_out(target: ProfileTarget, seed: int, speed: float | None = None) -> list[tuple[str, Observation]]:
+    """A random subnet of every architecture, at both precisions, timed once all of them are lowered.
+
+    Latencies are those at the speed of the machine where the reference takes ``speed`` milliseconds.
+    """
     with TemporaryDirectory() as name:
         folder = Path(name)
         with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), torch.set_num_threads, (1,)) as pool:
             count = len(ARCHITECTURES)
-            ready = list(pool.map(lowered, ARCHITECTURES, [target] * count, [folder] * count, range(seed, seed + count)))
+            ready = list(
+                pool.map(lowered, ARCHITECTURES, [target] * count, [folder] * count, range(seed, seed + count))
+            )
         bench = Bench(target, fitting.reference(target, folder))
-        found = [(s.architecture, bench.measure(s.sample, seconds=0.4, tries=8)) for samples in ready for s in samples]
-        print("drift", np.percentile(bench.drifts, (5, 50, 95)).round(3), flush=True)
-    return found
+        models = [s for samples in ready for s in samples]
+        for model in models:
+            bench.measure(model.sample, seconds=0.4, tries=8)
+        print("drift", np.percentile(bench.drifts(speed), (0, 5, 50, 95, 100)).round(3), flush=True)
+        return [(m.architecture, seen) for m, seen in zip(models, bench.observations(speed), strict=True)]
 
 
 @dataclass(frozen=True)
@@ -115,10 +122,11 @@ def main() -> int:
     for name in TARGETS:
         target = profiles.resolve(name)
         plain = ProfileTarget(target.given, Fit({}))
-        observed, _ = fitting.observe(plain, seconds=60 * options.minutes, seed=options.seed, progress=Silent())
+        bench = fitting.observe(plain, seconds=60 * options.minutes, seed=options.seed, progress=Silent())
+        observed = bench.observations()
         fits[name] = {p: sum(o.precision == p for o in observed) for p in plain.precisions}
         few = [o for p in plain.precisions for o in [o for o in observed if o.precision == p][:FEW]]
-        models = held_out(plain, options.seed)
+        models = held_out(plain, options.seed, bench.usual)
         for kind, seen in (("fit", observed), ("ten", few), ("datasheet", [])):
             found[kind] += errors(ProfileTarget(target.given, Fit(plain.learned(seen))), models)
         print(name, fits[name], {kind: summary(rows) for kind, rows in found.items()}, flush=True)

@@ -144,14 +144,13 @@ def ranks(device: str, samples: int, draws: int, seed: int, rest: int | None) ->
     data = np.load(shared() / "data/nas/nb201_cifar10.npz")
     name, eager = DEVICES[device]
     target = profiles.resolve(name)
-    call_us = target.profile.model.call_us
     generator = np.random.default_rng(seed)
     found: dict[str, list[float]] = {key: [] for key in ("spearman", "datasheet", "macs", "median_error")}
     for _ in range(draws):
         order = generator.permutation(len(data["arch"]))[: None if rest is None else rest + samples]
         ms = data[device][order].astype(float)
         nets = [kernels(str(a), eager) for a in data["arch"][order]]
-        rows = [correction.rows(k, kernel_times(target.profile, k, "float32"), call_us) for k in nets]
+        rows = [target.rows(k, kernel_times(target.profile, k, "float32")) for k in nets]
         model = correction.learn(rows[:samples], ms[:samples])
         true, others = ms[samples:], rows[samples:]
         predicted = np.array([model.total(r)[0] for r in others])

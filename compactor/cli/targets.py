@@ -1,6 +1,7 @@
 """``compactor targets``."""
 
 from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,6 +16,7 @@ Examples:
   compactor targets list
   compactor targets show jetson-orin --json
   compactor targets fit host-cpu --minutes 10
+  compactor targets fit jetson-orin --measured latencies.json
 """
 
 
@@ -60,16 +62,25 @@ def show(name: str, as_json: bool) -> None:
 @click.option("--minutes", type=click.FloatRange(min=0.1), default=10.0, show_default=True, help="Time to measure for.")
 @click.option("--networks", type=click.IntRange(min=1), help="At most this many networks.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the networks.")
+@click.option(
+    "--measured", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help='Latencies measured elsewhere: a JSON list of {"model": FILE, "precision": P, "ms": MS}.',
+)  # fmt: skip
 @common.json_option
-def fit(name: str, minutes: float, networks: int | None, seed: int, as_json: bool) -> None:
+def fit(name: str, minutes: float, networks: int | None, seed: int, measured: Path | None, as_json: bool) -> None:
     """Time random networks on this device, so that predictions for NAME fit it.
 
     Later predictions use what was measured, until the machine or its runtime changes. Leave the machine alone
-    meanwhile.
+    meanwhile. For a device that is not here, give latencies that were measured on it: ten already help.
     """
     from compactor.cli.progress import Display
     from compactor.pipeline import fitting
+    from compactor.pipeline import measured as elsewhere
     from compactor.pipeline.request import resolve_target
+
+    if measured is not None:
+        _print(elsewhere.fit(resolve_target(name), measured), as_json)
+        return
 
     with nullcontext() if as_json else Display() as progress:
         facts = fitting.fit(resolve_target(name), seconds=60 * minutes, seed=seed, samples=networks, progress=progress)

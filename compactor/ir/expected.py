@@ -76,7 +76,8 @@ class Expectation:
         table = self._plan.replay.smooth(self._plan.sizes.expected(keep))
         present = self._presence.of(_flat("block", self._blocks, blocks))
         kinds, numbers = tuple(kind for kind, _ in self._plan.names), table.shape[1] - len(EPILOGUES)
-        return ExpectedKernels(kinds, present, *table[:, :numbers].unbind(1), table[:, numbers:])
+        columns = [*table[:, :numbers].unbind(1), table[:, numbers:]]
+        return ExpectedKernels(kinds, present, *columns)
 
 
 def _flat(what: str, shapes: Mapping[str, tuple[int, ...]], given: Mapping[str, Tensor]) -> Tensor:

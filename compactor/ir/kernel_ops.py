@@ -47,8 +47,8 @@ _OPS = {
 }
 _EPILOGUES = {
     "relu": "relu relu6 hardtanh clamp clamp_min clamp_max leaky_relu prelu abs neg threshold where masked_fill",
-    "sigmoid": """sigmoid silu tanh exp log log1p expm1 softplus mish elu celu selu hardswish hardsigmoid log_sigmoid sqrt
-        rsqrt pow sin cos reciprocal""",
+    "sigmoid": """sigmoid silu tanh exp log log1p expm1 softplus mish elu celu selu hardswish hardsigmoid log_sigmoid
+        sqrt rsqrt pow sin cos reciprocal""",
     "gelu": "gelu erf erfc",
 }
 _EPILOGUE = {op: EPILOGUES.index(kind) for kind, ops in _EPILOGUES.items() for op in ops.split()}

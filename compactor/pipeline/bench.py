@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
 
+import numpy as np
 from torch import Tensor
 
 from compactor.backend import Lowered, Session
@@ -54,40 +55,66 @@ def sample(program: Program, precision: str, target: Target, folder: Path) -> Sa
     return Sample(precision, program.kernels(), lowered, tuple(program.example_inputs(batch=1)))
 
 
+@dataclass(frozen=True)
+class Timing:
+    """Milliseconds of a sample and, measured in turns with it, of the reference."""
+
+    sample: Sample
+    ms: float
+    reference_ms: float
+
+
 class Bench:
     """Times samples on a device that is present.
 
     Attributes:
-        drifts: the reference's latency during each measurement, relative to what it was first.
+        fastest: milliseconds of the reference when nothing disturbed it, as far as was seen.
+        timings: all that was measured.
     """
 
     def __init__(self, target: Target, reference: Sample) -> None:
         self.target, self.backend = target, backend_of(target)
         self._reference = _Fixed(self.backend.open(reference.lowered, batch=1), reference.inputs)
-        self._usual = min(self._reference_ms() for _ in range(5))
-        self.drifts: list[float] = []
+        self.fastest = min(self._alone() for _ in range(5))
+        self.timings: list[Timing] = []
 
-    def measure(self, sample: Sample, seconds: float = SECONDS, tries: int = TRIES) -> Observation:
-        """The latency at batch 1, as it would be at the speed that the machine had first.
+    def measure(self, sample: Sample, seconds: float = SECONDS, tries: int = TRIES) -> Timing:
+        """The latency at batch 1.
 
         What slows a machine down does not slow all models alike: when it is slow the model is timed again, up to
         ``tries`` times with pauses, and the least disturbed time counts.
         """
         session = self.backend.open(sample.lowered, batch=1)
         sessions = {"": session, "reference": self._reference}
-        found: dict[float, float] = {}
+        found: list[Timing] = []
         for again in range(tries):
             time.sleep(again)
             times = self.target.compare(sessions, sample.inputs, seconds=seconds)
-            drift = times["reference"].p50 / self._usual
-            found[drift] = times[""].p50 / drift
-            if drift < SLOW:
+            found.append(Timing(sample, times[""].p50, times["reference"].p50))
+            self.fastest = min(self.fastest, found[-1].reference_ms)
+            if found[-1].reference_ms < SLOW * self.fastest:
                 break
-        drift = min(found)
-        self.drifts.append(drift)
-        return Observation(sample.precision, sample.kernels, found[drift])
+        self.timings.append(min(found, key=lambda t: t.reference_ms))
+        return self.timings[-1]
 
-    def _reference_ms(self) -> float:
+    def drifts(self, speed: float | None = None) -> list[float]:
+        """The reference's latency at each timing over ``speed``: by default the lowest that was common."""
+        times = [t.reference_ms for t in self.timings]
+        return [t / (speed or self.usual) for t in times]
+
+    @property
+    def usual(self) -> float:
+        """Milliseconds of the reference while the machine was fast: the tenth percentile of what was seen."""
+        return float(np.percentile([t.reference_ms for t in self.timings], 10)) if self.timings else self.fastest
+
+    def observations(self, speed: float | None = None) -> list[Observation]:
+        """All timings as they would be at the speed where the reference takes ``speed`` milliseconds (`usual`)."""
+        return [
+            Observation(t.sample.precision, t.sample.kernels, t.ms / drift)
+            for t, drift in zip(self.timings, self.drifts(speed), strict=True)
+        ]
+
+    def _alone(self) -> float:
         return self.target.compare({"": self._reference}, (), seconds=SECONDS)[""].p50
 
 

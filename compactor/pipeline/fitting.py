@@ -5,6 +5,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,7 +20,7 @@ from compactor.pipeline.bench import Bench, Sample, prepare, sample
 from compactor.pipeline.context import Progress, Silent
 from compactor.pipeline.request import backend_of
 from compactor.pipeline.suite import network
-from compactor.target import Observation, Target
+from compactor.target import Target
 
 REFERENCE = 7
 """Seed of the network that every measurement is interleaved with."""
@@ -37,31 +38,33 @@ def fit(
     ``seconds`` are the time there is, ``samples`` the largest number of networks. Raises `UnsupportedError` when the
     target is not present, `InputError` when nothing could be measured.
     """
-    observed, drifts = observe(target, seconds=seconds, seed=seed, samples=samples, progress=progress or Silent())
-    low, high = (float(v) for v in np.percentile(drifts, (5, 95))) if drifts else (1.0, 1.0)
+    bench = observe(target, seconds=seconds, seed=seed, samples=samples, progress=progress or Silent())
+    observed = bench.observations()
+    if not observed:
+        raise InputError(f"nothing could be measured on {target.name} in {seconds:g} s", "give it more --minutes")
+    low, high = (float(v) for v in np.percentile(bench.drifts(), (5, 95)))
     facts: dict[str, Any] = {
         "networks": len({o.kernels for o in observed}), "seed": seed, "drift": [round(low, 3), round(high, 3)],
+        "reference_ms": round(bench.usual, 4),
     }  # fmt: skip
     if high / low > NOISY:
         facts["warning"] = (
             f"the speed of this machine moved by {high / low - 1:.0%} meanwhile: close other programs and fit again"
         )
-    if not observed:
-        raise InputError(f"nothing could be measured on {target.name} in {seconds:g} s", "give it more --minutes")
     return target.learn(observed, facts)
 
 
-def observe(
-    target: Target, *, seconds: float, seed: int, progress: Progress, samples: int | None = None
-) -> tuple[list[Observation], list[float]]:
-    """Observations in every precision of the target, until the time is over, and the drift at each."""
+def observe(target: Target, *, seconds: float, seed: int, progress: Progress, samples: int | None = None) -> Bench:
+    """A bench that has timed random networks in every precision of the target until the time was over.
+
+    Raises `UnsupportedError` when the target is not present.
+    """
     if not (target.present and backend_of(target).installed()):
         raise UnsupportedError(
             f"target {target.name} is not present on this machine, so nothing can be measured",
             "run compactor targets fit on the device itself",
         )
     start = time.monotonic()
-    found: list[Observation] = []
     with TemporaryDirectory(prefix="compactor-") as name:
         bench = Bench(target, reference(target, Path(name)))
         for each in _samples(target, Path(name), 1000 * (seed + 1), samples):
@@ -69,9 +72,9 @@ def observe(
             if spent >= seconds:
                 break
             progress.update(int(spent), int(seconds), "measuring")
-            found.append(bench.measure(each))
+            bench.measure(each)
             shutil.rmtree(each.lowered.folder)
-    return found, bench.drifts
+    return bench
 
 
 def reference(target: Target, folder: Path) -> Sample:
@@ -81,7 +84,7 @@ def reference(target: Target, folder: Path) -> Sample:
 
 
 def _samples(target: Target, folder: Path, seed: int, count: int | None) -> Iterator[Sample]:
-    """Networks by seed in every precision, prepared in waves, one process per core: none runs while others are timed."""
+    """Networks by seed in every precision, prepared in waves on all cores: none is while others are timed."""
     workers = min(os.cpu_count() or 1, count or 64)
     end = None if count is None else seed + count
     with ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
@@ -95,10 +98,9 @@ def _samples(target: Target, folder: Path, seed: int, count: int | None) -> Iter
 def _prepared(target: Target, seed: int, folder: Path) -> list[Sample]:
     """One network in every precision; what cannot be made is left out: one odd network less."""
     found = []
-    try:
+    with suppress(CompactorError):
         program = prepare(export(*network(seed)), target, folder)
         for precision in target.precisions:
-            found.append(sample(program, precision, target, folder))
-    except CompactorError:
-        pass
+            with suppress(CompactorError):
+                found.append(sample(program, precision, target, folder))
     return found

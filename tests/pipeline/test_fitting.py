@@ -1,5 +1,6 @@
 """Fitting a target to this machine: random networks in, predictions that know the machine out."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -48,3 +49,35 @@ def test_a_fit_changes_predictions_until_it_is_removed(tmp_path: Path, monkeypat
 def test_a_device_elsewhere_cannot_be_fitted(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["targets", "fit", "jetson-orin", "--minutes", "1"]) == ExitCode.UNSUPPORTED
     assert "run compactor targets fit on the device itself" in capsys.readouterr().err
+
+
+def test_latencies_measured_elsewhere_move_predictions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COMPACTOR_STORE", str(tmp_path / "store"))
+    entries = []
+    for seed in (5, 7, 9):
+        program = export(*network(seed))
+        program.save(tmp_path / f"{seed}.pt2")
+        plain = profiles.resolve("jetson-orin").predict(program.kernels(), "int8")
+        entries.append({"model": f"{seed}.pt2", "precision": "int8", "ms": 3 * plain.p50})
+    (tmp_path / "list.json").write_text(json.dumps(entries))
+    assert run(["targets", "fit", "jetson-orin", "--measured", str(tmp_path / "list.json")]) == ExitCode.OK
+    after = profiles.resolve("jetson-orin").predict(program.kernels(), "int8")
+    assert after.p50 > 2 * plain.p50
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "said"),
+    [
+        ("[]", ExitCode.BAD_INPUT, "has no latencies"),
+        ("{", ExitCode.BAD_INPUT, "no list of latencies"),
+        ('[{"model": "a.pt2", "ms": -1}]', ExitCode.BAD_INPUT, "0.ms"),
+        ('[{"model": "a.pt2", "ms": 1, "precision": "float64"}]', ExitCode.UNSUPPORTED, "float64"),
+        ('[{"model": "missing.pt2", "ms": 1, "precision": "int8"}]', ExitCode.BAD_INPUT, "missing.pt2"),
+    ],
+)
+def test_lists_that_teach_nothing(
+    text: str, code: ExitCode, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "list.json").write_text(text)
+    assert run(["targets", "fit", "jetson-orin", "--measured", str(tmp_path / "list.json")]) == code
+    assert said in capsys.readouterr().err

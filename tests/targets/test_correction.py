@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from compactor.errors import InputError
-from compactor.ir.kernels import Kernel
+from compactor.ir.kernels import EPILOGUES, Kernel
 from compactor.targets import correction
 from compactor.targets.fits import Fit
 
@@ -27,7 +27,8 @@ def _network(generator: np.random.Generator) -> tuple[Kernel, ...]:
 
 
 def _rows(kernels: tuple[Kernel, ...]) -> correction.Rows:
-    return correction.rows(kernels, _roofline(kernels), call_us=10)
+    fused = np.full((len(kernels), len(EPILOGUES)), 0.5)
+    return correction.rows(kernels, _roofline(kernels), 10, fused)
 
 
 def _roofline(kernels: tuple[Kernel, ...]) -> NDArray[np.float64]:

@@ -70,7 +70,7 @@ def test_minimum_duration() -> None:
 def test_rounds_are_interleaved() -> None:
     log: list[str] = []
     sessions = {name: Timed(0.0005, busy, log, name) for name in "ab"}
-    found = compare(sessions, INPUTS, seconds=0.05, warmup=0)
+    found = compare(sessions, INPUTS, seconds=0.6, warmup=0)
     assert list(found) == ["a", "b"]
     turns = sum(a != b for a, b in pairwise(log))
     assert turns >= 16 and log.count("a") >= 64 <= log.count("b")
