@@ -1,6 +1,6 @@
 """Predicts models that a fit never saw: ``python -m benchmarks.latency_model.heldout``.
 
-Fits ``host-cpu`` (OpenVINO) and ``host-cpu-onnx`` (ONNX Runtime), five minutes each, on the suite of random networks;
+Fits ``host-cpu`` (OpenVINO) and ``host-cpu-onnx`` (ONNX Runtime), ten minutes each, on the suite of random networks;
 then times random subnets of architectures of `transformers` at float32 and int8 on both, in turns with the reference,
 and compares: after the fit, after ten of its latencies, and from the datasheet alone. Run it on an idle machine.
 Writes ``results/latency_heldout.json``; exit status 1 when a bar is missed.
@@ -8,6 +8,7 @@ Writes ``results/latency_heldout.json``; exit status 1 when a bar is missed.
 
 import argparse
 import os
+import pickle
 import sys
 import warnings
 from collections.abc import Sequence
@@ -85,6 +86,14 @@ def lowered(name: str, target: ProfileTarget, folder: Path, seed: int) -> list[H
             return []
 
 
+def timings(name: str, seconds: float, seed: int) -> tuple[list[Observation], list[tuple[str, Observation]]]:
+    """What a fit of a target sees, and the models held out, at one speed of the machine."""
+    plain = ProfileTarget(profiles.resolve(name).given, Fit({}))
+    bench = fitting.observe(plain, seconds=seconds, seed=seed, progress=Silent())
+    print(name, "fit: drift", np.percentile(bench.drifts(), (0, 5, 50, 95, 100)).round(3), flush=True)
+    return bench.observations(), held_out(plain, seed, bench.usual)
+
+
 def errors(target: ProfileTarget, models: Sequence[tuple[str, Observation]]) -> list[dict[str, Any]]:
     """Predicted against measured, one row per model."""
     rows = []
@@ -114,19 +123,23 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def main() -> int:
     """Fit, measure, compare, write."""
     parser = argparse.ArgumentParser(prog="benchmarks.latency_model.heldout", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=5.0, help="of fit per target")
+    parser.add_argument("--minutes", type=float, default=10.0, help="of fit per target")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--timings", type=Path, help="a file to keep what was timed in; it is not timed again")
     options = parser.parse_args()
+    if options.timings is None or not options.timings.is_file():
+        timed = {name: timings(name, 60 * options.minutes, options.seed) for name in TARGETS}
+        if options.timings is not None:
+            options.timings.write_bytes(pickle.dumps((options.minutes, timed)))
+    else:
+        options.minutes, timed = pickle.loads(options.timings.read_bytes())
     found: dict[str, list[dict[str, Any]]] = {"fit": [], "ten": [], "datasheet": []}
     fits: dict[str, Any] = {}
-    for name in TARGETS:
+    for name, (observed, models) in timed.items():
         target = profiles.resolve(name)
         plain = ProfileTarget(target.given, Fit({}))
-        bench = fitting.observe(plain, seconds=60 * options.minutes, seed=options.seed, progress=Silent())
-        observed = bench.observations()
         fits[name] = {p: sum(o.precision == p for o in observed) for p in plain.precisions}
         few = [o for p in plain.precisions for o in [o for o in observed if o.precision == p][:FEW]]
-        models = held_out(plain, options.seed, bench.usual)
         for kind, seen in (("fit", observed), ("ten", few), ("datasheet", [])):
             found[kind] += errors(ProfileTarget(target.given, Fit(plain.learned(seen))), models)
         print(name, fits[name], {kind: summary(rows) for kind, rows in found.items()}, flush=True)

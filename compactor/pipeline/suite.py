@@ -115,8 +115,8 @@ def _basic(draw: Random, width: int, act: Callable[[], nn.Module]) -> nn.Module:
 
 
 def _bottleneck(draw: Random, width: int, act: Callable[[], nn.Module]) -> nn.Module:
-    inner = max(4, width // draw.choice((2, 4)))
-    groups = draw.choice((1, 1, 2, 4))
+    inner = max(4, width // draw.choice((1, 2, 4)))
+    groups = draw.choice([g for g in (1, 1, 2, 4, inner // 16, inner // 8) if g and inner % g == 0])
     body = (_conv(width, inner, 1, 1, act), _conv(inner, inner, 3, 1, act, groups), _conv(inner, width, 1, 1, None))
     return _Residual(nn.Sequential(*body), act())
 
@@ -138,7 +138,20 @@ def _channelwise(draw: Random, width: int, act: Callable[[], nn.Module]) -> nn.M
     return _Channelwise(width, draw.choice((3, 5, 7)), draw.choice((2, 4)))
 
 
-_BLOCKS = (_plain, _basic, _bottleneck, _inverted, _inverted, _joined, _channelwise)
+def _normed(draw: Random, width: int, act: Callable[[], nn.Module]) -> nn.Module:
+    """1x1 convolutions behind a norm that stays at inference."""
+    inner = width * draw.choice((1, 2, 4))
+    norm = nn.GroupNorm(draw.choice([g for g in (1, 1, 2, 4) if width % g == 0]), width)
+    return _Residual(nn.Sequential(norm, nn.Conv2d(width, inner, 1), act(), nn.Conv2d(inner, width, 1)), nn.Identity())
+
+
+def _pooled(draw: Random, width: int, act: Callable[[], nn.Module]) -> nn.Module:
+    size = draw.choice((3, 3, 5))
+    pool = draw.choice((nn.AvgPool2d, nn.MaxPool2d))(size, 1, size // 2)
+    return _Residual(nn.Sequential(pool, _conv(width, width, 1, 1, None)), act())
+
+
+_BLOCKS = (_plain, _basic, _bottleneck, _inverted, _inverted, _joined, _channelwise, _normed, _pooled)
 
 
 def _tokens(draw: Random) -> tuple[nn.Module, tuple[Tensor, ...]]:
@@ -148,8 +161,10 @@ def _tokens(draw: Random) -> tuple[nn.Module, tuple[Tensor, ...]]:
     layers, budget = [], LARGEST
     inner = int(width * draw.choice((1, 2, 3, 4)))
     options = (draw.random() < 0.5, draw.choice((F.gelu, F.gelu, F.relu, F.silu)), draw.random() < 0.25)
+    fewer = draw.choice((1, 1, 1, 2, 4)) if length >= 32 else 1
+    groups = draw.choice([g for g in (0, 0, 0, 0, 1, 2, 4) if not g or width % g == inner % g == 0])
     for _ in range(draw.randint(1, 6)):
-        layer = _Layer(width, heads, inner, *options)
+        layer = _Layer(width, heads, inner, *options, fewer, groups)
         cost = sum(p.numel() for p in layer.parameters()) * length
         if cost < budget:
             budget -= cost
@@ -163,17 +178,45 @@ def _tokens(draw: Random) -> tuple[nn.Module, tuple[Tensor, ...]]:
     return _Words(width, vocabulary, length, layers, classes), (torch.randint(0, vocabulary, (2, length)),)
 
 
+class _Alone(nn.Module):
+    """A product over channels as a convolution over positions, in groups."""
+
+    def __init__(self, a: int, b: int, groups: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(a, b, 1, groups=groups)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.conv(x.transpose(1, 2)).transpose(1, 2)
+        return result
+
+
 class _Layer(nn.Module):
-    """Self-attention and a feed-forward pair, normed before or after, gated or not."""
+    """Self-attention and a feed-forward pair, normed before or after, gated or not.
+
+    Keys and values may be ``fewer``, by a strided convolution; with ``groups`` products are convolutions.
+    """
 
     def __init__(
-        self, width: int, heads: int, inner: int, before: bool, act: Callable[[Tensor], Tensor], gated: bool
+        self,
+        width: int,
+        heads: int,
+        inner: int,
+        before: bool,
+        act: Callable[[Tensor], Tensor],
+        gated: bool,
+        fewer: int,
+        groups: int,
     ) -> None:
         super().__init__()
+
+        def product(a: int, b: int) -> nn.Module:
+            return _Alone(a, b, groups) if groups else nn.Linear(a, b)
+
         self.heads, self.before, self.act = heads, before, act
-        self.q, self.k, self.v, self.out = (nn.Linear(width, width) for _ in range(4))
-        self.up, self.down = nn.Linear(width, inner), nn.Linear(inner, width)
+        self.q, self.k, self.v, self.out = (product(width, width) for _ in range(4))
+        self.up, self.down = product(width, inner), product(inner, width)
         self.gate = nn.Linear(width, inner) if gated else None
+        self.fewer = nn.Conv1d(width, width, fewer, fewer) if fewer > 1 else None
         self.first, self.second = nn.LayerNorm(width), nn.LayerNorm(width)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -185,7 +228,9 @@ class _Layer(nn.Module):
         return result
 
     def _attend(self, x: Tensor) -> Tensor:
-        q, k, v = (p(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for p in (self.q, self.k, self.v))
+        kept = x if self.fewer is None else self.fewer(x.transpose(1, 2)).transpose(1, 2)
+        pairs = ((self.q, x), (self.k, kept), (self.v, kept))
+        q, k, v = (p(y).unflatten(-1, (self.heads, -1)).transpose(1, 2) for p, y in pairs)
         result: Tensor = self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
         return result
 
