@@ -8,11 +8,13 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from compactor.backends.onnx.backend import OnnxBackend
 from compactor.backends.onnx.export import write_onnx
-from tests.backends.models import encoder, quantized
+from compactor.frontend import export
+from tests.backends.models import encoder, inputs_for, quantized
 from tests.backends.template import BackendContract, Device, form
 from tests.passes.support import traced
 
@@ -51,6 +53,21 @@ def test_linears_run_on_integers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
 def test_convolution_between_quantizers_runs_on_integers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert kernels(Path("residual"), monkeypatch, tmp_path)["QLinearConv"] == 1
+
+
+@pytest.mark.parametrize("clamp", [nn.ReLU(), nn.ReLU6(), nn.Hardtanh(-0.3, 0.2)])
+def test_clamps_between_convolutions_run_on_integers(clamp: nn.Module, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    body = nn.Sequential(nn.Conv2d(3, 8, 3), clamp, nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(8 * 16, 5))
+    program = quantized(export(body.eval(), (torch.randn(2, 3, 8, 8),)))
+    backend = OnnxBackend()
+    lowered = backend.lower(program, Device(), tmp_path)
+    found = Counter(node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node)
+    assert found["Relu"] == 0 and found["Clip"] == 1
+    after = [n.op_type for n in onnx.load(tmp_path / "model.onnx").graph.node]
+    assert after.index("Clip") > after.index("QuantizeLinear", after.index("Conv"))
+    inputs = inputs_for(program, 4)
+    torch.testing.assert_close(backend.open(lowered)(inputs)[0], program(*inputs)[0], atol=0.02, rtol=0.02)
 
 
 def test_weights_quantized_in_the_graph_are_stored_as_integers(tmp_path: Path) -> None:
