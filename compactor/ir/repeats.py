@@ -1,7 +1,7 @@
-"""Units that repeat: students wider than their teacher that compute the same (Net2WiderNet, Chen et al., ICLR 2016, 2.3).
+"""Units that repeat: students wider than their teacher that compute the same (Net2WiderNet, Chen et al., ICLR 2016).
 
-Whatever makes a repeated axis copies its slices. What sums over the axis with a stored weight has that weight shared out
-among the copies. Everything else that sums is named, with the reason, where copies change its result.
+Whatever makes a repeated axis copies its slices. What sums over the axis with a stored weight has that weight shared
+out among the copies. Everything else that sums is named, with the reason, where copies change its result.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

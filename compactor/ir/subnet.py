@@ -46,5 +46,5 @@ class Subnet:
 
 
 def ranked(order: Sequence[int], count: int) -> tuple[int, ...]:
-    """The first ``count`` units of an order, best first; past its end it begins again, so that the best repeat first."""
+    """The first ``count`` units of an order, best first; past its end it begins again: the best repeat first."""
     return tuple(islice(cycle(order), count))
