@@ -93,7 +93,7 @@ def test_a_table_that_is_the_head_too_cannot_be_shared_out(name: str) -> None:
     assert "cannot be shared out: embedding uses it too" in change.reason
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(recipe=recipes(), seed=st.integers(0, 1000))
 def test_generated_graphs(recipe: Recipe, seed: int) -> None:
     model = recipe.program()
