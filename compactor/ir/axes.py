@@ -7,6 +7,7 @@ dimension without ids is fixed: batch, sequence, image height, a model's input.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -156,9 +157,43 @@ def project(alive: NDArray[np.bool_], axis: int) -> NDArray[np.bool_]:
     return kept
 
 
-def is_product(alive: NDArray[np.bool_]) -> bool:
-    """Whether a boolean array is the outer product of its projections."""
-    full = np.ones((), bool)
-    for axis in range(alive.ndim):
-        full = np.logical_and.outer(full, project(alive, axis))
-    return bool((full == alive).all())
+def factors(copies: Ids, units: Ids) -> list[Ids] | None:
+    """How often each index of every axis is kept, if ``copies``, how often each element is, is their outer product.
+
+    ``units``: the component of each element. Where all are repeated alike, the axis along which these differ repeats.
+    """
+    if copies.ndim == 1:
+        return [copies]
+    counts = [project(copies > 0, axis).astype(np.int64) for axis in range(copies.ndim)]
+    if copies.max(initial=0) > 1:
+        axes = [a for a in range(copies.ndim) if not invariant(copies, a)] or varying(units)
+        if len(axes) != 1:
+            return None
+        counts[axes[0]] = copies.max(axis=tuple(a for a in range(copies.ndim) if a != axes[0]))
+    return counts if (reduce(np.multiply.outer, counts) == copies).all() else None
+
+
+def varying(units: Ids) -> list[int]:
+    """The axes along which an array differs."""
+    return [axis for axis in range(units.ndim) if not invariant(units, axis)]
+
+
+def line(units: Ids, axis: int) -> Ids:
+    """The first line of an array along one axis."""
+    return np.moveaxis(units, axis, 0).reshape(units.shape[axis], -1)[:, 0]
+
+
+def runs(units: Ids) -> list[Ids]:
+    """The indices of an axis, cut where the unit changes."""
+    return np.split(np.arange(len(units)), np.flatnonzero(np.diff(units)) + 1)
+
+
+def repeated(counts: Ids, units: Ids) -> Ids:
+    """The indices of an axis as they are kept, ``counts`` times each.
+
+    Indices of one unit that lie together repeat together: copies of a head stand side by side, each in its own order,
+    so that views still split the axis between units.
+    """
+    if counts.max(initial=0) <= 1:
+        return counts.nonzero()[0]
+    return np.concatenate([np.tile(run, counts[run[0]]) for run in runs(units)])

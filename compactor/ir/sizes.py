@@ -47,9 +47,9 @@ class Sizes:
             kept[self._number[name]] = len(units)
         values: Numbers = self._base + self._per_unit @ kept
         if self._counted:
-            alive = self.space.alive(subnet)
+            copies = self.space.copies(subnet)
             for variable, axes, dim in self._counted:
-                found = self.space.kept_indices(axes, alive)[dim]
+                found = self.space.counts(axes, copies)[dim]
                 values[variable] = axes.shape[dim] if found is None else int(found.sum())
         return values
 

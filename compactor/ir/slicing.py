@@ -1,18 +1,20 @@
-"""Slicing: a Subnet made real, as smaller tensors and fewer nodes."""
+"""Slicing: a Subnet made real, as smaller (or wider) tensors and fewer nodes."""
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx
 
 from compactor.errors import InternalError
 from compactor.ir import graphs
+from compactor.ir.axes import Ids
 from compactor.ir.program import Program
 from compactor.ir.shapes import Shape
 from compactor.ir.subnet import Subnet
 
 if TYPE_CHECKING:
-    from compactor.ir.space import Alive, SearchSpace
+    from compactor.ir.space import SearchSpace
 
 
 class Resize:
@@ -20,13 +22,17 @@ class Resize:
 
     def __init__(self, space: "SearchSpace", subnet: Subnet) -> None:
         self._space = space
-        self._alive = space.alive(subnet)
+        self._copies = space.copies(subnet)
         self._shapes = space.shapes(subnet)
 
-    def alive(self, node: Any, dim: int) -> "Alive | None":
-        """Which indices of a dimension are kept; None when it is fixed."""
+    def counts(self, node: Any, dim: int) -> Ids | None:
+        """How often each index of a dimension is kept; None when it is fixed."""
         axes = self._space.analysis.of(node)
-        return self._space.kept_indices(axes, self._alive)[dim] if axes.shape else None
+        return self._space.counts(axes, self._copies)[dim] if axes.shape else None
+
+    def indices(self, node: Any) -> list[Ids | None]:
+        """Per dimension, the indices that are kept, in their new order; None where it is fixed."""
+        return self._space.indices(self._space.analysis.of(node), self._copies)
 
     def old_shape(self, node: Any) -> Shape:
         """Shape before."""
@@ -47,12 +53,15 @@ class Resize:
         return shapes
 
 
-def slice_program(program: Program, subnet: Subnet) -> Program:
+def slice_program(program: Program, subnet: Subnet, seed: int = 0) -> Program:
     """The Program with only what the Subnet keeps.
 
-    Outputs equal those of ``mask(program, subnet)``; ``slice(program, space.full())`` is the Program itself. Raises
-    `InputError` when the Subnet is not one of the Program's space.
+    Outputs equal those of ``mask(program, subnet)``; ``slice(program, space.full())`` is the Program itself. Where the
+    Subnet repeats units, weights that sum over them are shared out among the copies, unevenly by ``seed``, so that
+    training tells the copies apart; the outputs are equal still, but for the ops that ``space.changes`` names.
+    Raises `InputError` when the Subnet is not one of the Program's space.
     """
+    from compactor.ir.repeats import Repeats
     from compactor.ir.rules import find_rewrite
     from compactor.ir.space import rewired, space_of
 
@@ -68,20 +77,22 @@ def slice_program(program: Program, subnet: Subnet) -> Program:
             rewrite(old, new, resize)
     graphs.eliminate_dead(graph)  # sizes that are literal now
     state, left = {}, set(graph.nodes)
+    repeats, generator = Repeats(space, subnet), torch.Generator().manual_seed(seed)
     for old, new in mapping.items():
         if new.op == "get_attr" and new in left:
-            state[str(new.target)] = _sliced(program.state[str(new.target)], old, resize)
+            indices = resize.indices(old)
+            tensor = _sliced(program.state[str(new.target)], indices)
+            state[str(new.target)] = repeats.share_out(old, tensor, indices, generator)
     graph.lint()
     sliced = program.evolve(graph=graph, state=state)
     _check(sliced, mapping, resize)
     return sliced
 
 
-def _sliced(tensor: Tensor, node: fx.Node, resize: Resize) -> Tensor:
-    for dim in range(tensor.dim()):
-        alive = resize.alive(node, dim)
-        if alive is not None and not alive.all():
-            tensor = tensor.index_select(dim, torch.from_numpy(alive.nonzero()[0]))
+def _sliced(tensor: Tensor, indices: list[Ids | None]) -> Tensor:
+    for dim, kept in enumerate(indices):
+        if kept is not None and not np.array_equal(kept, np.arange(tensor.shape[dim])):
+            tensor = tensor.index_select(dim, torch.from_numpy(kept))
     return tensor
 
 

@@ -13,16 +13,18 @@ from torch import fx
 
 from compactor.errors import InputError, InternalError
 from compactor.ir.analysis import Analysis, AxesTree
-from compactor.ir.axes import Axes, Ids, is_product, project
+from compactor.ir.axes import Axes, Ids, factors, line, repeated
 from compactor.ir.blocks import Block, find_blocks, live_nodes
 from compactor.ir.cost import Cost, kernels_of
-from compactor.ir.graphs import groups_of, op_name
+from compactor.ir.graphs import op_name
 from compactor.ir.kernels import Kernel
+from compactor.ir.kinds import Kinds
 from compactor.ir.program import Program
-from compactor.ir.subnet import Subnet
+from compactor.ir.subnet import Subnet, ranked
 
 if TYPE_CHECKING:
     from compactor.ir.plans import Plan
+    from compactor.ir.repeats import Change
 
 Alive = NDArray[np.bool_]
 Shapes = dict[fx.Node, Any]
@@ -61,7 +63,6 @@ class Pinned:
 
 
 _CUTS = ("split", "split_with_sizes", "chunk", "tensor_split", "unbind", "slice", "narrow", "select")
-_TRANSPOSES = ("t", "numpy_T", "transpose", "permute")
 
 
 class SearchSpace:
@@ -95,18 +96,48 @@ class SearchSpace:
         return Subnet(self.id)
 
     def sample(self, seed: int, keep: float | tuple[float, float] = (0.25, 1.0), depth: float = 0.75) -> Subnet:
-        """A random choice: a share ``keep`` of every group's units, each block with probability ``depth``."""
+        """A random choice: a share ``keep`` of every group's units, each block with probability ``depth``.
+
+        Above a share of 1 units repeat, where they can.
+        """
         rng = np.random.default_rng(seed)
         kept = {}
         for group in self.groups:
             share = rng.uniform(*keep) if isinstance(keep, tuple) else keep
-            count = min(group.size, max(1, round(share * group.size)))
-            kept[group.name] = tuple(int(i) for i in sorted(rng.choice(group.size, count, replace=False)))
+            count = min(self.choices(group, share)[-1], max(1, round(share * group.size)))
+            order = rng.choice(group.size, min(count, group.size), replace=False)
+            kept[group.name] = ranked(order.tolist(), count)
         dropped = tuple(b.name for b in self.blocks if rng.random() > depth)
         return self.choose(kept, dropped)
 
+    def choices(self, group: AxisGroup, wider: float = 1.0, multiple: int = 1) -> tuple[int, ...]:
+        """The numbers of units that may be kept, rising: multiples of ``multiple``, and the group's own size.
+
+        They end at ``wider`` times the size where units may repeat (see `ranked`), at the size elsewhere.
+        """
+        widest = group.size
+        if wider > 1 and group.name not in self.unrepeatable:
+            widest = round(wider * group.size)
+        return tuple(sorted({group.size, *range(multiple, widest + 1, multiple)}))
+
+    @cached_property
+    def unrepeatable(self) -> dict[str, str]:
+        """Why units must not repeat, by the names of the groups for which that is so."""
+        from compactor.ir.repeats import unrepeatable
+
+        return unrepeatable(self)
+
+    def changes(self, subnet: Subnet) -> "tuple[Change, ...]":
+        """The ops that compute something else because units repeat; none: the slice computes what the mask computes."""
+        from compactor.ir.repeats import Repeats
+
+        return Repeats(self, subnet).changes
+
     def choose(self, kept: Mapping[str, Sequence[int]], dropped: Sequence[str] = ()) -> Subnet:
-        """A checked Subnet. Raises `InputError` for unknown names, empty or out-of-range choices."""
+        """A checked Subnet; a unit that is given several times repeats.
+
+        Raises `InputError` for unknown names, empty or out-of-range choices, and units that cannot repeat.
+        """
         for name, units in kept.items():
             group = self._group.get(name)
             if group is None:
@@ -115,11 +146,15 @@ class SearchSpace:
                 raise InputError(
                     f"group {name!r} cannot keep {list(units)[:8]}", f"keep 1 to {group.size} of 0..{group.size - 1}"
                 )
+            if len(set(units)) < len(units) and name in self.unrepeatable:
+                raise InputError(
+                    f"units of group {name!r} cannot repeat: {self.unrepeatable[name]}", "keep each of them once"
+                )
         for name in dropped:
             if name not in self._block:
                 raise InputError(f"no block {name!r} in this search space", "see `compactor inspect` for the names")
-        smaller = {k: tuple(v) for k, v in kept.items() if len(set(v)) < self._group[k].size}
-        return Subnet.of(self.id, smaller, tuple(dropped))
+        changed = {k: tuple(v) for k, v in kept.items() if sorted(v) != list(range(self._group[k].size))}
+        return Subnet.of(self.id, changed, tuple(dropped))
 
     def check(self, subnet: Subnet) -> Subnet:
         """The Subnet, if it is one of this space. Raises `InputError`."""
@@ -141,43 +176,61 @@ class SearchSpace:
 
     # -- what a choice means ---------------------------------------------------------------------------------------
 
-    def alive(self, subnet: Subnet) -> Alive:
-        """For every component: is it kept?"""
-        alive = np.ones(int(self.analysis.components.max(initial=-1)) + 1, bool)
+    def copies(self, subnet: Subnet) -> Ids:
+        """For every component: how often is it kept?"""
+        copies = np.ones(int(self.analysis.components.max(initial=-1)) + 1, np.int64)
         for name, units in subnet.kept:
             group = self._group[name]
-            gone = np.ones(group.size, bool)
-            gone[list(units)] = False
-            alive[np.array(group.units)[gone]] = False
-        return alive
+            copies[list(group.units)] = np.bincount(units, minlength=group.size)
+        return copies
+
+    def alive(self, subnet: Subnet) -> Alive:
+        """For every component: is it kept?"""
+        return self.copies(subnet) > 0
 
     def replaced(self, subnet: Subnet) -> dict[fx.Node, fx.Node]:
         """Exit node -> entry node of every removed block."""
         chosen = [self._block[name] for name in subnet.dropped]
         return {self._nodes[b.exit]: self._nodes[b.entry] for b in chosen}
 
+    def counts(self, axes: Axes, copies: Ids) -> list[Ids | None]:
+        """Per dimension of a value, how often each index is kept (None: all once, it is fixed)."""
+        result: list[Ids | None] = [None] * len(axes.shape)
+        for cluster in axes.clusters:
+            units = self.analysis.components[cluster.ids]
+            found = factors(copies[units], units)
+            if found is None:
+                raise InternalError("what is kept of a view is no product of index sets", "please report this model")
+            for dim, counts in zip(cluster.dims, found, strict=True):
+                result[dim] = counts
+        return result
+
     def kept_indices(self, axes: Axes, alive: Alive) -> list[Alive | None]:
         """Per dimension of a value, which indices are kept (None: all, it is fixed)."""
-        result: list[Alive | None] = [None] * len(axes.shape)
+        return [None if c is None else c > 0 for c in self.counts(axes, alive.astype(np.int64))]
+
+    def indices(self, axes: Axes, copies: Ids) -> list[Ids | None]:
+        """Per dimension of a value, the indices that are kept, in their order in the slice (None: all, it is fixed)."""
+        result = self.counts(axes, copies)
         for cluster in axes.clusters:
-            kept = alive[self.analysis.components[cluster.ids]]
-            if not is_product(kept):
-                raise InternalError("what is kept of a view is no product of index sets", "please report this model")
+            units = self.analysis.components[cluster.ids]
             for axis, dim in enumerate(cluster.dims):
-                result[dim] = project(kept, axis)
+                counts = result[dim]
+                assert counts is not None
+                result[dim] = repeated(counts, line(units, axis))
         return result
 
     def shapes(self, subnet: Subnet) -> Shapes:
         """Predicted shape of every node (a list for several outputs) at batch 1 and nominal sizes."""
-        alive = self.alive(subnet)
+        copies = self.copies(subnet)
 
         def resized(axes: AxesTree) -> Any:
             if isinstance(axes, list):
                 return [resized(a) for a in axes]
             if axes is None:
                 return None
-            kept = self.kept_indices(axes, alive)
-            return tuple(n if k is None else int(k.sum()) for n, k in zip(axes.shape, kept, strict=True))
+            counts = self.counts(axes, copies)
+            return tuple(n if c is None else int(c.sum()) for n, c in zip(axes.shape, counts, strict=True))
 
         return {node: resized(axes) for node, axes in self.analysis.axes.items()}
 
@@ -223,12 +276,12 @@ class SearchSpace:
         pieces = self._pieces()
         for unit, members in self._signatures(free):
             grouped.setdefault((members.tobytes(), tuple(pieces.get(unit, ()))), []).append(unit)
-        attention, hidden = self._marked()
+        kinds = Kinds(self)
         groups: list[AxisGroup] = []
         for (shared, _), alike in grouped.items():
             if len(alike) > 1:
                 places = tuple((n, count) for n, count in np.frombuffer(shared, dtype=np.int64).reshape(-1, 2).tolist())
-                groups.append(self._group_of(places, alike, attention, hidden, {g.name for g in groups}))
+                groups.append(self._group_of(places, alike, kinds, {g.name for g in groups}))
         return groups
 
     def _signatures(self, free: NDArray[np.bool_]) -> Iterator[tuple[int, Ids]]:
@@ -279,43 +332,14 @@ class SearchSpace:
                 found.append((name, cluster.dims[0], cluster.ids))
         return tuple(found)
 
-    def _marked(self) -> tuple[set[int], set[int]]:
-        """Components that are attention heads, and those that lie on a residual stream."""
-        components = self.analysis.components
-        contractions = ("scaled_dot_product_attention", "matmul", "bmm", "einsum")
-        heads: set[int] = set()
-        for left, _, name in self.analysis.coupling.edges():
-            node = self._nodes.get(name)
-            if node is not None and op_name(node) in contractions and not _weighs(node):
-                heads.update(components[left].tolist())
-        for node, axes in self.analysis.axes.items():
-            if op_name(node) == "scaled_dot_product_attention" and isinstance(axes, Axes):
-                heads.update(components[i] for c in axes.clusters for i in c.ids.ravel().tolist())
-        hidden: set[int] = set()
-        for block in self.blocks:
-            for cluster in self.analysis.of(self._nodes[block.entry]).clusters:
-                hidden.update(components[cluster.ids].ravel().tolist())
-        return heads, hidden
-
     def _group_of(
-        self,
-        members: tuple[tuple[int, int], ...],
-        units: list[int],
-        attention: set[int],
-        hidden: set[int],
-        taken: set[str],
+        self, members: tuple[tuple[int, int], ...], units: list[int], kinds: Kinds, taken: set[str]
     ) -> AxisGroup:
         first, _ = members[0]
         tensor, dim, ids = self.axes[first]
         where = {c: i for i, c in reversed(list(enumerate(self.analysis.components[ids].tolist())))}
         units = sorted(units, key=where.__getitem__)
         places = [(self.axes[n][0], self.axes[n][1]) for n, _ in members]
-        if units[0] in attention:
-            kind = "heads"
-        elif self._convolved(places, stream=units[0] in hidden, attention=bool(attention)):
-            kind = "channels"
-        else:
-            kind = "hidden" if units[0] in hidden else "ffn"
         name = f"{tensor}:{dim}"
         while name in taken:
             name += "+"
@@ -326,30 +350,7 @@ class SearchSpace:
             if owner in self.program.trainable:
                 parameters += count * len(units) * (state.numel() // state.shape[d])
         described = tuple((self.axes[n][0], self.axes[n][1], count) for n, count in members)
-        return AxisGroup(name, kind, len(units), described, parameters, tuple(units))
-
-    def _convolved(self, places: list[tuple[str, int]], *, stream: bool, attention: bool) -> bool:
-        """Whether an axis is one of channels: convolutions work on it, more than matrices do where there is attention.
-
-        A stream that convolutions only make, as patches are embedded, and that matrices read is none.
-        """
-        convolutions = [(name, dim) for name, dim in places if name in self._filters]
-        matrices = sum(name not in self._filters and self.program.state[name].dim() > 1 for name, _ in places)
-        if attention or (stream and not any(dim == 1 or self._filters[name] > 1 for name, dim in convolutions)):
-            return len(convolutions) > matrices
-        return bool(convolutions)
-
-    @cached_property
-    def _filters(self) -> dict[str, int]:
-        """Groups of the convolution that reads each filter; one along a sequence with a window of 1 is a matrix."""
-        found = {}
-        for node in (n for n in self.program.graph.nodes if n.op == "call_function"):
-            weight = node.args[1] if op_name(node).startswith("conv") else None
-            if isinstance(weight, fx.Node) and weight.op == "get_attr":
-                name = str(weight.target)
-                if tuple(self.program.state[name].shape[2:]) != (1,):
-                    found[name] = groups_of(node)
-        return found
+        return AxisGroup(name, kinds.of(units[0], places), len(units), described, parameters, tuple(units))
 
     def _find_pinned(self) -> list[Pinned]:
         components = self.analysis.components
@@ -365,14 +366,6 @@ class SearchSpace:
             if pinned:
                 found.append(Pinned(tensor, dim, len(pinned), *reasons[pinned[0]]))
         return found
-
-
-def _weighs(node: fx.Node) -> bool:
-    """Whether a product has a weight, perhaps transposed, for an operand."""
-    if op_name(node) == "scaled_dot_product_attention":
-        return False
-    transposed = [n.all_input_nodes[0] for n in node.all_input_nodes if op_name(n) in _TRANSPOSES]
-    return any(n.op == "get_attr" for n in (*node.all_input_nodes, *transposed))
 
 
 def rewired(graph: fx.Graph, replaced: Mapping[fx.Node, fx.Node]) -> tuple[fx.Graph, dict[fx.Node, fx.Node]]:

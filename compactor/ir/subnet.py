@@ -1,7 +1,8 @@
 """`Subnet`: one choice of what to keep."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 from typing import Any
 
 from compactor.errors import InputError
@@ -13,7 +14,8 @@ class Subnet:
 
     Attributes:
         space: id of the search space it was chosen from.
-        kept: (group name, sorted kept unit positions), sorted by name, only for groups that lose something.
+        kept: (group name, sorted kept unit positions), sorted by name, only for groups that are not kept as they are.
+            A position that is there several times is a unit that is repeated: the student is wider there.
         dropped: names of the blocks that are removed, sorted.
     """
 
@@ -24,7 +26,7 @@ class Subnet:
     @staticmethod
     def of(space: str, kept: Mapping[str, tuple[int, ...]], dropped: tuple[str, ...] = ()) -> "Subnet":
         """A Subnet in normal form."""
-        items = tuple(sorted((name, tuple(sorted(set(units)))) for name, units in kept.items()))
+        items = tuple(sorted((name, tuple(sorted(units))) for name, units in kept.items()))
         return Subnet(space, items, tuple(sorted(set(dropped))))
 
     def to_dict(self) -> dict[str, Any]:
@@ -41,3 +43,8 @@ class Subnet:
             raise InputError(
                 f"not a subnet: {error!r} in {str(data)[:80]}", "give what Subnet.to_dict() wrote"
             ) from error
+
+
+def ranked(order: Sequence[int], count: int) -> tuple[int, ...]:
+    """The first ``count`` units of an order, best first; past its end it begins again: the best repeat first."""
+    return tuple(islice(cycle(order), count))

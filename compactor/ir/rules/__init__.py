@@ -1,4 +1,5 @@
-"""Rules: how each op relates axes (`rule`), follows a slice (`rewrite`) and is kept exact under a mask (`masked`).
+"""Rules: how each op relates axes (`rule`) and follows a slice (`rewrite`), and what keeps it exact under a mask
+(`masked`) or where units repeat (`summing`).
 
 One module per family. Rules are found by op name (see `op_name`); other packages add theirs through the entry-point
 group ``compactor.rules``, whose values are modules to import.
@@ -17,11 +18,13 @@ from compactor.ir.graphs import op_name
 if TYPE_CHECKING:
     from compactor.ir.analysis import Analysis, AxesTree
     from compactor.ir.masking import Masking
+    from compactor.ir.repeats import Repeats
     from compactor.ir.slicing import Resize
 
     Rule = Callable[[fx.Node, Analysis], AxesTree]
     Rewrite = Callable[[fx.Node, fx.Node, Resize], None]
     Masked = Callable[[fx.Node, fx.Node, Masking], None]
+    Summing = Callable[[fx.Node, Repeats], None]
 
 _FAMILIES = (
     "attention",
@@ -38,6 +41,7 @@ _FAMILIES = (
 _RULES: "dict[str, Rule]" = {}
 _REWRITES: "dict[str, Rewrite]" = {}
 _MASKED: "dict[str, Masked]" = {}
+_SUMMING: "dict[str, Summing]" = {}
 _F = TypeVar("_F", bound=Callable[..., object])
 
 
@@ -54,6 +58,11 @@ def rewrite(*names: str) -> Callable[[_F], _F]:
 def masked(*names: str) -> Callable[[_F], _F]:
     """Register how these ops stay exact when indices are masked: ``(old node, new node, masking)``."""
     return _register(_MASKED, names)
+
+
+def summing(*names: str) -> Callable[[_F], _F]:
+    """Register what these ops sum over, where units may repeat: ``(node, repeats)``."""
+    return _register(_SUMMING, names)
 
 
 def _register(table: dict, names: tuple[str, ...]) -> Callable[[_F], _F]:  # type: ignore[type-arg]
@@ -89,6 +98,12 @@ def find_masked(node: fx.Node) -> "Masked | None":
     """The mask correction of a node's op."""
     _load()
     return _MASKED.get(op_name(node))
+
+
+def find_summing(node: fx.Node) -> "Summing | None":
+    """What a node's op sums over."""
+    _load()
+    return _SUMMING.get(op_name(node))
 
 
 _HINTS = {

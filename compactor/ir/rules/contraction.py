@@ -7,7 +7,8 @@ from torch import fx
 from compactor.ir.analysis import Analysis, AxesTree
 from compactor.ir.graphs import arguments, op_name
 from compactor.ir.masking import Masking
-from compactor.ir.rules import masked, rule
+from compactor.ir.repeats import Repeats
+from compactor.ir.rules import masked, rule, summing
 
 
 @rule("linear")
@@ -70,3 +71,20 @@ def mask_contraction(old: fx.Node, new: fx.Node, masking: Masking) -> None:
         new.update_arg(1, operands)
     else:
         new.update_arg(0, masking.zeroed(arguments(old)[0], arguments(new)[0], new, [-1]))
+
+
+@summing("linear", "matmul", "bmm", "mm", "mv", "dot", "addmm", "baddbmm")
+def summed_product(node: fx.Node, repeats: Repeats) -> None:
+    """The last dimension of one operand with the last but one of the other, that of a linear weight with its last."""
+    a, b = arguments(node)[1:3] if op_name(node) in ("addmm", "baddbmm") else arguments(node)[:2]
+    transposed = op_name(node) == "linear" or len(repeats.shape(b)) == 1
+    repeats.contracted(node, [(a, -1), (b, -1 if transposed else -2)])
+
+
+@summing("einsum")
+def summed_einsum(node: fx.Node, repeats: Repeats) -> None:
+    """Letters that the result does not have."""
+    inputs, _, result = str(arguments(node)[0]).replace(" ", "").partition("->")
+    operands = list(zip(arguments(node)[1], inputs.split(","), strict=True))
+    for letter in sorted(set(inputs) - set(result) - {","}) if "..." not in inputs else ():
+        repeats.contracted(node, [(n, names.index(letter)) for n, names in operands if letter in names])

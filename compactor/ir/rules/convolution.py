@@ -6,7 +6,8 @@ from torch import fx
 from compactor.ir.analysis import Analysis, AxesTree
 from compactor.ir.axes import Axes, Cluster
 from compactor.ir.graphs import argument, arguments, groups_of, groups_place, op_name, set_argument
-from compactor.ir.rules import rewrite, rule
+from compactor.ir.repeats import Repeats
+from compactor.ir.rules import rewrite, rule, summing
 from compactor.ir.slicing import Resize
 
 _CONVOLUTIONS = ("conv1d", "conv2d", "conv3d")
@@ -70,6 +71,12 @@ def resize_groups(old: fx.Node, new: fx.Node, resize: Resize) -> None:
     if groups_of(old) > 1 and not _transposed(old):
         channels, per_group = resize.new_shape(arguments(old)[0])[1], resize.new_shape(arguments(old)[1])[1]
         set_argument(new, groups_place(new), "groups", channels // per_group)
+
+
+@summing(*_CONVOLUTIONS, *_TRANSPOSED, "convolution")
+def summed_channels(node: fx.Node, repeats: Repeats) -> None:
+    """The weight's input channels: those of one group."""
+    repeats.contracted(node, [(arguments(node)[1], 0 if _transposed(node) else 1)])
 
 
 @rule(

@@ -147,12 +147,12 @@ def bounds(node: fx.Node) -> tuple[int | None, int]:
 def resize_cut(old: fx.Node, new: fx.Node, resize: Resize) -> None:
     """Start and end count what is kept before them."""
     dim = int(argument(old, 1, "dim", 0)) % len(resize.old_shape(arguments(old)[0]))
-    alive = resize.alive(arguments(old)[0], dim)
+    counts = resize.counts(arguments(old)[0], dim)
     start, step = bounds(old)
-    if alive is None or alive.all() or start is None or step != 1:
+    if counts is None or (counts == 1).all() or start is None or step != 1:
         return
-    start = start % len(alive) if start < 0 else start
-    first, size = int(alive[:start].sum()), resize.new_shape(old)[dim]
+    start = start % len(counts) if start < 0 else start
+    first, size = int(counts[:start].sum()), resize.new_shape(old)[dim]
     end = first + size if op_name(old) == "slice" else size
     new.args, new.kwargs = (arguments(new)[0], dim, first, end), {}
 
@@ -188,13 +188,13 @@ def _constant(node: fx.Node) -> bool:
 
 @rewrite("pad", "constant_pad_nd")
 def resize_pad(old: fx.Node, new: fx.Node, resize: Resize) -> None:
-    """Padding that is removed is not padded."""
+    """Padding that is removed is not padded, padding that repeats is padded as often."""
     amounts: list[Any] = list(arguments(new)[1])
     for i, (d, before, after) in enumerate(padding(old, len(resize.old_shape(old)))):
-        alive = resize.alive(old, d)
-        if alive is not None and (before, after) != (0, 0):
-            amounts[2 * i] = int(alive[:before].sum())
-            amounts[2 * i + 1] = int(alive[len(alive) - after :].sum()) if after else 0
+        counts = resize.counts(old, d)
+        if counts is not None and (before, after) != (0, 0):
+            amounts[2 * i] = int(counts[:before].sum())
+            amounts[2 * i + 1] = int(counts[len(counts) - after :].sum()) if after else 0
     new.update_arg(1, amounts)
 
 

@@ -7,7 +7,8 @@ from torch import fx
 from compactor.ir.analysis import Analysis, AxesTree
 from compactor.ir.graphs import argument, arguments, aten
 from compactor.ir.masking import Masking
-from compactor.ir.rules import masked, rewrite, rule
+from compactor.ir.repeats import Repeats
+from compactor.ir.rules import masked, rewrite, rule, summing
 from compactor.ir.slicing import Resize
 
 
@@ -72,6 +73,12 @@ def mask_layer_norm(old: fx.Node, new: fx.Node, masking: Masking) -> None:
     masking.graph.erase_node(new)
 
 
+@summing("layer_norm", "rms_norm")
+def normalised(node: fx.Node, repeats: Repeats) -> None:
+    """Mean and variance weigh every index alike."""
+    repeats.averaged(node, arguments(node)[0], range(-len(arguments(node)[1]), 0))
+
+
 @rule("group_norm")
 def group_norm(node: fx.Node, analysis: Analysis) -> AxesTree:
     """Whole groups are removed where there are many; the same channels of every group where there are few."""
@@ -97,6 +104,13 @@ def resize_group_norm(old: fx.Node, new: fx.Node, resize: Resize) -> None:
     before, after = resize.old_shape(arguments(old)[0])[1], resize.new_shape(arguments(old)[0])[1]
     if _whole_groups(old, before):
         new.update_arg(1, after // (before // int(arguments(old)[1])))
+
+
+@summing("group_norm")
+def normalised_in_groups(node: fx.Node, repeats: Repeats) -> None:
+    """Groups that repeat whole keep their statistics."""
+    if not _whole_groups(node, repeats.shape(node)[1]):
+        repeats.averaged(node, arguments(node)[0], [1])
 
 
 @masked("group_norm")

@@ -8,7 +8,8 @@ from compactor.ir.analysis import Analysis, AxesTree, fixed
 from compactor.ir.axes import Axes, Cluster
 from compactor.ir.graphs import argument, arguments, aten, op_name
 from compactor.ir.masking import Masking
-from compactor.ir.rules import masked, rule
+from compactor.ir.repeats import Repeats
+from compactor.ir.rules import masked, rule, summing
 
 
 @rule("mean", "sum", "linalg_vector_norm", "norm")
@@ -117,3 +118,15 @@ def mask_sum(old: fx.Node, new: fx.Node, masking: Masking) -> None:
         with masking.graph.inserting_after(new):
             scaled = masking.graph.call_function(aten.mul.Tensor, (new, masking.share(arguments(old)[0], dims)))
         new.replace_all_uses_with(scaled, delete_user_cb=lambda user: user is not scaled)
+
+
+@summing("mean", "sum", "linalg_vector_norm", "norm")
+def summed_dims(node: fx.Node, repeats: Repeats) -> None:
+    """A mean weighs every index alike; a sum of activations grows."""
+    value = arguments(node)[0]
+    dims = reduced_dims(node, len(repeats.shape(value)))
+    if op_name(node) == "mean":
+        repeats.averaged(node, value, dims)
+    else:
+        for dim in dims:
+            repeats.contracted(node, [(value, dim)])
