@@ -34,13 +34,15 @@ class _Writer:
     def __init__(self) -> None:
         self.graph = fx.Graph()
         self.state: dict[str, Tensor] = {}
+        self.trainable: set[str] = set()
 
     def call(self, op: Any, *args: Any) -> fx.Node:
         return self.graph.call_function(op, args)
 
-    def weight(self, *shape: int, value: float = 0.0) -> fx.Node:
+    def weight(self, *shape: int, value: float = 0.0, trainable: bool = True) -> fx.Node:
         name = f"w{len(self.state)}"
         self.state[name] = torch.full(shape, value)
+        self.trainable |= {name} if trainable else set()
         return self.graph.get_attr(name)
 
     def conv(self, x: fx.Node, width: int, out: int, kernel: int, stride: int = 1) -> fx.Node:
@@ -48,7 +50,8 @@ class _Writer:
         return self.call(aten.conv2d.default, x, weight, None, [stride] * 2, [kernel // 2] * 2)
 
     def norm(self, x: fx.Node, width: int) -> fx.Node:
-        scale, shift, mean, var = (self.weight(width, value=v) for v in (1.0, 0.0, 0.0, 1.0))
+        scale, shift = self.weight(width, value=1.0), self.weight(width)
+        mean, var = (self.weight(width, value=v, trainable=False) for v in (0.0, 1.0))
         return self.call(aten.batch_norm.default, x, scale, shift, mean, var, False, 0.1, 1e-5, False)
 
     def bent(self, x: fx.Node, width: int, out: int, kernel: int, stride: int = 1) -> fx.Node:
@@ -61,7 +64,7 @@ class _Writer:
     def program(self, output: fx.Node) -> Program:
         self.graph.output((output,))
         graphs.eliminate_dead(self.graph)
-        return Program(self.graph, self.state, frozenset(self.state), (_INPUT,), ("logits",))
+        return Program(self.graph, self.state, frozenset(self.trainable), (_INPUT,), ("logits",))
 
 
 def _cell(writer: _Writer, arch: str, x: fx.Node, width: int) -> fx.Node:

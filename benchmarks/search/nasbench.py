@@ -1,8 +1,8 @@
 """Rank correlation of every proxy with accuracy: ``python -m benchmarks.search.nasbench``.
 
-NAS-Bench-201 on CIFAR-10: test accuracy after 200 epochs of training. Architectures are drawn by seed into two halves. The
-default score was chosen on the first half (``--tune``); figures are those of the second. The teacher is the largest cell
-(3x3 convolutions on every edge), which no accuracy selects. Writes ``results/nasbench.json``.
+NAS-Bench-201 on CIFAR-10: test accuracy after 200 epochs of training. Architectures are drawn by seed into two halves.
+The default score was chosen on the first half (``--tune``); figures are those of the second. The teacher is the largest
+cell (3x3 convolutions on every edge), which no accuracy selects. Writes ``results/nasbench.json``.
 """
 
 import argparse
@@ -144,7 +144,8 @@ def main() -> int:
 def _result(options: argparse.Namespace, seconds: float, found: dict[str, Any], own: dict[str, float]) -> dict[str, Any]:
     chosen = {name: getattr(options, name) for name in ("count", "batches", "samples", "inits")}
     return {
-        **facts.facts(options.seed), "bar": BAR, "teacher": TEACHER, "device": DEVICE, **chosen, "seconds": round(seconds),
+        **facts.facts(options.seed), "bar": BAR, "teacher": TEACHER, "device": DEVICE, **chosen,
+        "seconds": round(seconds),
         "default": {"score": DEFAULT, **own},
         "scores": {text: row for text, row in found.items() if text.count("+") < 2 or text == DEFAULT},
     }  # fmt: skip

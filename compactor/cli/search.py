@@ -30,7 +30,7 @@ Examples:
     "--effort", type=click.Choice(["quick", "balanced", "max"]), default="balanced", show_default=True,
     help="How many candidates to score.",
 )  # fmt: skip
-@click.option("--score", default="default", show_default=True, metavar="PROXY[+PROXY...]", help="Whose ranks are summed.")
+@click.option("--score", default="default", show_default=True, metavar="PROXY[+PROXY...]", help="Ranks to sum.")
 @click.option("--candidates", type=click.IntRange(min=1), help="How many to score, instead of --effort.")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes that score; the result does not depend on it.")
 @common.teacher_options
@@ -88,7 +88,8 @@ def _show(console: "Console", found: dict[str, Any], top: int) -> None:
 
     rows = found["archive"]
     console.print(
-        f"{found['candidates']} candidates within {found['goal_ms']:.3f} ms on {found['target']}, scored by {found['score']}; "
+        f"{found['candidates']} candidates within {found['goal_ms']:.3f} ms on {found['target']}, "
+        f"scored by {found['score']}; "
         f"{len(rows)} that none beats in score, latency, size and MACs"
     )
     table = Table(title="best scores first; * is what a build would take", title_justify="left")
@@ -96,7 +97,8 @@ def _show(console: "Console", found: dict[str, Any], top: int) -> None:
         table.add_column(column, justify="left" if column in ("", "precision") else "right")
     for row in rows[:top]:
         table.add_row(
-            "*" if row["chosen"] else "", f"{row['score']:.3f}", f"{row['latency_ms']:.3f}", row["precision"], f"{row['macs']:,}",
+            "*" if row["chosen"] else "", f"{row['score']:.3f}", f"{row['latency_ms']:.3f}", row["precision"],
+            f"{row['macs']:,}",
             f"{row['parameters']:,}", f"{row['bytes']:,}",
         )  # fmt: skip
     console.print(table)

@@ -50,7 +50,7 @@ def search(
     """Search students of a teacher for a target; nothing is trained.
 
     Writes ``search.json``, with every candidate, and ``pareto.svg`` into ``output``, and returns the former's
-    ``summary``: what would be chosen, and the ``archive`` of candidates that none beats. The same command goes on with a
+    ``summary``: what would be chosen, and the ``archive`` of candidates that none beats. The same call goes on with a
     search that was stopped. Arguments as in `compactor.build`; ``score`` and ``candidates`` as in ``search.diswot``.
 
     Raises `UsageError`, `InputError`, `UnsupportedError` before any work, and when no candidate meets the limits.

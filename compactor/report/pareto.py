@@ -15,7 +15,7 @@ def svg(summary: Mapping[str, Any]) -> str:
     x, y = _Scale(times, _LEFT, _WIDTH - 16), _Scale(scores, _HEIGHT - _BOTTOM, _TOP)
     title = f"{summary['target']}: {summary['candidates']} candidates scored by {summary['score']}"
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" font-family="sans-serif" font-size="12">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" font-family="sans-serif">',
         f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="white"/>',
         f'<text x="{_LEFT}" y="18">{escape(title)}</text>',
         *_axes(times, scores, x, y),

@@ -8,9 +8,9 @@ import numpy as np
 def front(points: Sequence[Sequence[float]]) -> list[int]:
     """Numbers of the points that no other dominates, in order; higher is better in every coordinate.
 
-    A point dominates another when it is at least as good everywhere and better somewhere; of equal ones the first stays.
+    A point dominates another when it is at least as good everywhere and better somewhere; of equals the first stays.
     """
-    table = np.asarray(points, dtype=float).reshape(len(points), -1)
+    table = np.asarray(points, dtype=float)
     kept = []
     for i, point in enumerate(table):
         above = (table >= point).all(1)

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from compactor.errors import InputError
-from compactor.ir.subnet import Subnet
 from compactor.passes.search.evolution import Member
 from compactor.passes.search.genes import Genes, Genome
 from compactor.passes.search.proxies import combined
@@ -58,11 +57,10 @@ class Record:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{path} is no search: {error!r}", remedy) from error
 
-    def preferred(self) -> list[tuple[float, Subnet]]:
-        """Score and subnet of every candidate, the best first."""
+    def preferred(self) -> list[tuple[float, Member]]:
+        """Every candidate with its score, the best first."""
         ranks = scores(self.members)
-        order = sorted(range(len(ranks)), key=lambda i: (-ranks[i], i))
-        return [(ranks[i], self.genome.subnet(self.members[i].genes)) for i in order]
+        return sorted(zip(ranks, self.members, strict=True), key=lambda pair: -pair[0])
 
 
 def scores(members: Sequence[Member]) -> list[float]:

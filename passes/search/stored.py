@@ -61,7 +61,7 @@ class StoredSearch(Pass):
         space = space_of(program)
         verify_rules(space)
         ranked = record.preferred()
-        choice = Goal(program, self.config, ctx).settle([Option(space, space.check(s)) for _, s in ranked])
-        score = {subnet: score for score, subnet in reversed(ranked)}[choice.option.subnet]
-        metrics = choice.metrics() | {"candidates": len(ranked), "score": record.header["score"], "rank": round(score, 6)}
+        options = [Option(space, space.check(record.genome.subnet(m.genes))) for _, m in ranked]
+        choice = Goal(program, self.config, ctx).settle(options)
+        metrics = choice.metrics() | {"candidates": len(options), "score": record.header["score"]}
         return PassResult(choice.student, choice.student is not program, metrics)

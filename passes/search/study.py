@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from compactor.data import Batch
+from compactor.errors import InputError
 from compactor.ir.program import Program
 from compactor.ir.space import SearchSpace
 from compactor.ir.subnet import Subnet
@@ -32,7 +33,7 @@ class DiswotConfig(RangeConfig):
     """Options of `search.diswot`."""
 
     score: str = Field("default", description="proxies whose ranks are summed, like relation+macs")
-    candidates: int | None = Field(None, ge=1, description="how many are scored; as many as the effort pays for if absent")
+    candidates: int | None = Field(None, ge=1, description="how many are scored; by effort if absent")
     population: int = Field(36, ge=2, description="candidates that are alive")
     tournament: int = Field(8, ge=1, description="candidates of which the best has a child")
     batches: int = Field(1, ge=1, description="batches that candidates are scored on")
@@ -86,7 +87,7 @@ class Study:
 
     def settle(self, record: Record) -> Choice:
         """The best candidate that meets the goal when measured; a uniform one where none does."""
-        return self.goal.settle([*(Option(self.space, s) for _, s in record.preferred()), *self.uniform])
+        return self.goal.settle([*(self._option(m.genes) for _, m in record.preferred()), *self.uniform])
 
     def archive(self, record: Record, chosen: Subnet) -> list[dict[str, Any]]:
         """Candidates that no other beats in score, latency, size and MACs at once, the best score first."""
@@ -100,7 +101,8 @@ class Study:
         latency, precision = self.goal.ruler.fastest(option.kernels)
         cost = option.cost
         return {
-            "candidate": number, "chosen": option.subnet == chosen, "score": round(score, 6), "latency_ms": round(latency, 4),
+            "candidate": number, "chosen": option.subnet == chosen, "score": round(score, 6),
+            "latency_ms": round(latency, 4),
             "precision": precision, "bytes": cost.bytes, "macs": cost.macs, "parameters": cost.parameters,
         }  # fmt: skip
 
@@ -155,7 +157,12 @@ class Study:
         return int(self.config.workers) if self.config.workers is not None else cores
 
     def _setting(self) -> proxies.Setting:
-        samples = max(1, min(self.config.samples, len(self.ctx.data.train) // self.config.batches))
+        samples = min(self.config.samples, len(self.ctx.data.train) // self.config.batches)
+        if samples < 2:
+            raise InputError(
+                f"{len(self.ctx.data.train)} training samples are too few for {self.config.batches} batches",
+                "give more data, or ask for fewer batches",
+            )
         batch = self.ctx.data.calibration(self.config.batches * samples, self.ctx.seed)
         labels = batch.labels if self._width_is_fixed() else None
         parts = [slice(i, i + samples) for i in range(0, len(batch.inputs[0]) - samples + 1, samples)]

@@ -10,6 +10,7 @@ from pydantic import Field
 from compactor.ir.probe import verify_rules
 from compactor.ir.program import Program
 from compactor.ir.space import SearchSpace, space_of
+from compactor.ir.subnet import Subnet
 from compactor.passes.search.goal import Goal, Option, RangeConfig
 from compactor.passes.search.importance import Importance, rank
 from compactor.passes.search.ladder import Candidate, candidates, widths
@@ -56,11 +57,11 @@ class UniformSearch(Pass):
 
 def uniform_options(
     space: SearchSpace, importance: Importance, ctx: PassContext, *, smallest: float, multiple: int
-) -> tuple[dict[object, Candidate], list[Option]]:
+) -> tuple[dict[Subnet, Candidate], list[Option]]:
     """All uniform candidates: by subnet, and with their costs, the most MACs first."""
     shares = widths(smallest) if importance.orders else [1.0]
     ladder = candidates(space, importance, widths=shares, multiple=multiple)
-    unique: dict[object, Candidate] = {c.subnet: c for c in reversed(list(ladder))}
+    unique: dict[Subnet, Candidate] = {c.subnet: c for c in reversed(list(ladder))}
     options = []
     for candidate in unique.values():
         options.append(Option(space, candidate.subnet))

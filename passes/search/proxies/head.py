@@ -15,7 +15,8 @@ _POOLS = (
     "avg_pool1d", "avg_pool2d", "max_pool1d", "max_pool2d", "max_pool2d_with_indices", *_PICKS,
 )  # fmt: skip
 _FREE = (
-    "view", "reshape", "_unsafe_view", "flatten", "squeeze", "unsqueeze", "dropout", "clone", "contiguous", "alias", "to",
+    "view", "reshape", "_unsafe_view", "flatten", "squeeze", "unsqueeze", "dropout", "clone", "contiguous", "alias",
+    "to",
     "_to_copy", "getitem",
 )  # fmt: skip
 _MATRICES = {"linear": (0, 1), "addmm": (1, 2), "mm": (0, 1), "matmul": (0, 1), "conv1d": (0, 1), "conv2d": (0, 1)}

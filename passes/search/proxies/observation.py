@@ -31,7 +31,7 @@ class Observation:
         gram: (N, N) products of the features of every two samples, rows of length one.
         gradient: (classes, C), the gradient of the cross entropy by the classifier's weight; None without labels, or
             where the classifier is no linear map of single vectors.
-        codes: (units, bytes) uint8, the signs of each activation's input over the samples, packed; a unit is one element
+        codes: (units, bytes) uint8, the signs of each activation's input over the samples, packed; a unit is an element
             of one activation. Empty unless asked for.
     """
 

@@ -1,4 +1,4 @@
-"""`relation`: do student and teacher, both untrained, find the same samples alike? (DisWOT, arXiv 2303.15678, eq. 3.)"""
+"""`relation`: do student and teacher, both untrained, find the same samples alike? (DisWOT, arXiv 2303.15678)"""
 
 from torch import Tensor
 

@@ -35,7 +35,8 @@ def semantic(subject: Subject) -> float:
 
 def defined(subject: Subject) -> bool:
     """Whether the metric is defined for a candidate."""
-    shapes = [[None if o.gradient is None else o.gradient.shape for o in side] for side in (subject.teacher, subject.observed)]
+    sides = (subject.teacher, subject.observed)
+    shapes = [[None if o.gradient is None else o.gradient.shape for o in side] for side in sides]
     return shapes[0] == shapes[1] and None not in shapes[0]
 
 

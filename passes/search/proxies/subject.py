@@ -53,7 +53,7 @@ class Setting:
 
     @staticmethod
     def of(teacher: Program, batches: Sequence[Batch], seeds: Iterable[int]) -> "Setting":
-        """The setting with the teacher observed, once for all candidates. Raises `UsageError` without a batch or seed."""
+        """The setting with the teacher observed, once for all. Raises `UsageError` without a batch or seed."""
         seeds = tuple(seeds)
         if not batches or not seeds:
             raise UsageError("a setting without batches or initialisations shows nothing", "give at least one of each")

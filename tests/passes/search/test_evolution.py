@@ -24,8 +24,9 @@ def cost(genes: Genes) -> int:
 
 
 def value(genes: Genes) -> tuple[float, ...]:
-    """Balanced widths are best, and little else is."""
-    return (float(sum(genes.kept)) - 3.0 * float(np.std(genes.kept)), -float(sum(genes.removed)))
+    """Two scores with one best choice: wide groups take turns with narrow ones, half of the blocks are gone."""
+    wanted = [14 if i % 2 else 4 for i in range(len(genes.kept))]
+    return (-float(np.abs(np.subtract(genes.kept, wanted)).sum()), -float(sum(abs(r - 2) for r in genes.removed)))
 
 
 def score(genes: Sequence[Genes]) -> list[tuple[float, ...]]:
@@ -33,14 +34,14 @@ def score(genes: Sequence[Genes]) -> list[tuple[float, ...]]:
     return [value(g) for g in genes]
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=12)
 @given(st.integers(1, 6), st.integers(0, 3), st.integers(0, 99), st.floats(0.05, 1.0))
 def test_every_member_fits_and_none_comes_twice(groups: int, classes: int, seed: int, share: float) -> None:
     which = genome(groups, classes)
     limit = share * cost(Genes((16,) * groups, (0,) * classes))
-    members = Evolution(80, seed).run(which, lambda g: cost(g) <= limit, score)
+    members = Evolution(60, seed).run(which, lambda g: cost(g) <= limit, score)
     assert all(cost(m.genes) <= limit for m in members)
-    assert len({m.genes for m in members}) == len(members) <= 80
+    assert len({m.genes for m in members}) == len(members) <= 60
     for genes in (m.genes for m in members):
         subnet = which.subnet(genes)
         assert which.genes(subnet) == genes
@@ -75,9 +76,9 @@ def test_evolution_beats_chance() -> None:
     def fits(genes: Genes) -> bool:
         return cost(genes) <= 400
 
-    evolved = Evolution(400, seed=1).run(which, fits, score)
+    evolved = Evolution(300, seed=1).run(which, fits, score)
     rng = np.random.default_rng(1)
-    drawn = [g for g in (which.sample(rng, fits) for _ in range(400)) if g is not None]
+    drawn = [g for g in (which.sample(rng, fits) for _ in range(300)) if g is not None]
     best = max(sum(value(m.genes)) for m in evolved)
     assert best > max(sum(value(g)) for g in drawn)
 
