@@ -14,7 +14,6 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -135,13 +134,18 @@ def main() -> int:
     for text, row in list(found.items())[: 40 if options.tune else 10]:
         print(f"{text:40s} tau {row['kendall']:.3f}  rho {row['spearman']:.3f}")
     own = correlations(table, accuracy, DEFAULT)
-    print(f"default {DEFAULT}: tau {own['kendall']:.3f} rho {own['spearman']:.3f}", "ok" if own["kendall"] >= BAR else "MISSED")
+    print(
+        f"default {DEFAULT}: tau {own['kendall']:.3f} rho {own['spearman']:.3f}",
+        "ok" if own["kendall"] >= BAR else "MISSED",
+    )
     if not options.tune and options.count >= 500:
         print(facts.write("nasbench", _result(options, seconds, found, own)))
     return 0 if own["kendall"] >= BAR else 1
 
 
-def _result(options: argparse.Namespace, seconds: float, found: dict[str, Any], own: dict[str, float]) -> dict[str, Any]:
+def _result(
+    options: argparse.Namespace, seconds: float, found: dict[str, Any], own: dict[str, float]
+) -> dict[str, Any]:
     chosen = {name: getattr(options, name) for name in ("count", "batches", "samples", "inits")}
     return {
         **facts.facts(options.seed), "bar": BAR, "teacher": TEACHER, "device": DEVICE, **chosen,

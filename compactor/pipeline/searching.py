@@ -87,7 +87,14 @@ def _searched(steps: Pipeline, program: Program, ctx: PassContext, store: Store)
     """The folder with the result; it stays in the store, so that the same search need not run again."""
     first, step = steps.passes
     ready = PassManager(store).run(Pipeline((first,)), program, ctx).program
-    parts = [ready.fingerprint, ctx.data.fingerprint, ctx.target.fingerprint, ctx.seed, ctx.effort, ctx.budget.to_dict()]
+    parts = [
+        ready.fingerprint,
+        ctx.data.fingerprint,
+        ctx.target.fingerprint,
+        ctx.seed,
+        ctx.effort,
+        ctx.budget.to_dict(),
+    ]
     options = {k: v for k, v in all_options(step).items() if k != "workers"}
     key = key_of({"search": [step.name, step.version, options, *parts]})
     with disk.writing(store.root, store.remedy), store.lock(key):

@@ -90,7 +90,7 @@ class Genome:
         """
         for _ in range(_ATTEMPTS):
             depth = rng.uniform(0, 1)
-            removed = tuple(int(round(len(c) * float(np.clip(rng.normal(depth, 0.15), 0, 1)))) for c in self.classes)
+            removed = tuple(round(len(c) * float(np.clip(rng.normal(depth, 0.15), 0, 1))) for c in self.classes)
             shares = np.exp(rng.normal(0, 0.35, len(self.levels)))
             low, high, best = 0.0, 2.0, None
             for _ in range(_BISECTIONS):
@@ -107,7 +107,8 @@ class Genome:
     def _widths(self, shares: Any) -> tuple[int, ...]:
         """The nearest level to each share of a group."""
         return tuple(
-            min(levels, key=lambda n: abs(n - share * levels[-1])) for levels, share in zip(self.levels, shares, strict=True)
+            min(levels, key=lambda n: abs(n - share * levels[-1]))
+            for levels, share in zip(self.levels, shares, strict=True)
         )
 
     def to_dict(self) -> dict[str, Any]:

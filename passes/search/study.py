@@ -56,9 +56,7 @@ class Study:
         self.goal = Goal(program, config, ctx)
         importance = rank(program, space, ctx, samples=config.samples, hidden=config.hidden)
         self.genome = Genome.of(space, importance, smallest=config.smallest, multiple=config.multiple)
-        _, self.uniform = uniform_options(
-            space, importance, ctx, smallest=config.smallest, multiple=config.multiple
-        )
+        _, self.uniform = uniform_options(space, importance, ctx, smallest=config.smallest, multiple=config.multiple)
         self.base = self.goal.settle(self.uniform)
         self.limit = self.base.goal
         self._options: dict[Genes, Option] = {}
@@ -175,5 +173,7 @@ class Study:
         only, and scores could not be compared."""
         head = find_head(self.program)
         weights = [str(n.target) for n in head.logits.all_input_nodes if n.op == "get_attr"] if head.logits else []
-        free = {(tensor, dim) for g in self.space.groups if g.name in self.genome.orders for tensor, dim, _ in g.members}
+        free = {
+            (tensor, dim) for g in self.space.groups if g.name in self.genome.orders for tensor, dim, _ in g.members
+        }
         return not any((weight, 1) in free for weight in weights)

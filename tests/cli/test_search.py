@@ -28,7 +28,18 @@ def test_a_search_and_builds_for_two_targets(tmp_path: Path, capsys: pytest.Capt
     assert all(row["latency_ms"] <= summary["goal_ms"] + 1e-3 for row in summary["archive"])
     for target in ("raspberry-pi-5", "jetson-orin"):
         output = tmp_path / target
-        built = ["build", str(TEACHER), "--target", target, "--latency", "60%", "--search", str(found), "--effort", "quick"]
+        built = [
+            "build",
+            str(TEACHER),
+            "--target",
+            target,
+            "--latency",
+            "60%",
+            "--search",
+            str(found),
+            "--effort",
+            "quick",
+        ]
         assert run([*built, "--output", str(output), "--pipeline", "canonicalize,fold_batchnorm"]) == 0
         manifest = json.loads((output / "manifest.json").read_text())
         step = next(h for h in manifest["history"] if h["pass"] == "search.stored")
@@ -57,6 +68,15 @@ def test_other_folders_are_left_alone(tmp_path: Path, capsys: pytest.CaptureFixt
     (tmp_path / "mine.txt").write_text("")
     assert run(["search", str(TEACHER), "--target", "raspberry-pi-5", "-o", str(tmp_path)]) == 2
     assert "is not a search" in capsys.readouterr().err
-    build = ["build", str(TEACHER), "--target", "raspberry-pi-5", "--search", str(tmp_path), "-o", str(tmp_path / "out")]
+    build = [
+        "build",
+        str(TEACHER),
+        "--target",
+        "raspberry-pi-5",
+        "--search",
+        str(tmp_path),
+        "-o",
+        str(tmp_path / "out"),
+    ]
     assert run(build) == 2
     assert "does not exist" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Random initial weights, as DisWOT takes them (arXiv 2303.15678, section 3): N(0, 1), biases zero, norms the identity."""
+"""Random initial weights as in DisWOT (arXiv 2303.15678, section 3): N(0, 1), biases zero, norms the identity."""
 
 import zlib
 from collections.abc import Mapping
@@ -44,9 +44,10 @@ def _constants(program: Program) -> Mapping[str, float]:
 
     def fill(node: fx.Node, index: int | None, value: float) -> None:
         tensor = argument(node, index, "") if index is not None else None
-        if isinstance(tensor, fx.Node) and tensor.op == "get_attr":
-            if op_name(node) != "add" or program.state[str(tensor.target)].dim() < 2:
-                found[str(tensor.target)] = value
+        if not isinstance(tensor, fx.Node) or tensor.op != "get_attr":
+            return
+        if op_name(node) != "add" or program.state[str(tensor.target)].dim() < 2:
+            found[str(tensor.target)] = value
 
     for node in program.graph.nodes:
         if node.op != "call_function":

@@ -54,6 +54,7 @@ def changes(parent: Genes, child: Genes) -> int:
     return sum(a != b for a, b in pairs)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 999))
 def test_a_mutation_changes_one_gene(seed: int) -> None:
     which, rng = genome(4, 2), np.random.default_rng(seed)
@@ -97,6 +98,7 @@ def test_a_stopped_search_goes_on_to_the_same_end() -> None:
     assert Evolution(120, seed=8).run(which, fits, score) != whole
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4), st.integers(0, 4)), max_size=30))
 def test_the_front_dominates_all_else(points: list[tuple[int, ...]]) -> None:
     kept = [points[i] for i in front(points)]

@@ -40,6 +40,7 @@ def scores(student: Program, teacher: Program, text: str, look: Batch, seeds: in
     return proxies.values(setting.subject(student, COSTS, found), found)
 
 
+@settings(deadline=None)
 @given(st.integers(2, 6), st.integers(2, 7), st.integers(0, 999))
 def test_semantic_is_the_distance_of_the_matrices(classes: int, channels: int, seed: int) -> None:
     a, b = torch.randn(2, classes, channels, generator=torch.Generator().manual_seed(seed))
@@ -53,6 +54,7 @@ def test_semantic_is_the_distance_of_the_matrices(classes: int, channels: int, s
     assert semantic.distance(a, a) == pytest.approx(0, abs=1e-5)
 
 
+@settings(deadline=None)
 @given(st.integers(2, 8), st.integers(0, 999))
 def test_relation_does_not_depend_on_scale_or_the_order_of_channels(samples: int, seed: int) -> None:
     features = torch.randn(samples, 5, 3, 3, generator=torch.Generator().manual_seed(seed))
@@ -81,7 +83,7 @@ def test_codes(samples: int, units: int, seed: int) -> None:
     assert swap.distinct(codes, samples) == len(np.unique(signs[:, : swap.SAMPLES], axis=0))
     plain = signs.astype(float)
     kernel = plain.T @ plain + (1 - plain).T @ (1 - plain)
-    sign, expected = np.linalg.slogdet(kernel)
+    _, expected = np.linalg.slogdet(kernel)
     found = naswot.log_determinant(codes, samples)
     if np.linalg.matrix_rank(kernel) == samples:
         assert found == pytest.approx(expected, rel=1e-4)
@@ -142,9 +144,7 @@ def test_the_teacher_relates_to_itself_best() -> None:
     related, both = scores(student, teacher, "relation+diswot", look)
     assert related < -1e-4 and both == related, "another width: relation alone"
     names = [g.name for g in space.groups]
-    same_width = next(
-        s for n in names if _same_width(s := slice_program(teacher, space.choose({n: (0, 1)})), teacher)
-    )
+    same_width = next(s for n in names if _same_width(s := slice_program(teacher, space.choose({n: (0, 1)})), teacher))
     assert scores(same_width, teacher, "diswot", look)[0] < scores(same_width, teacher, "relation", look)[0]
     unlabelled = batch(teacher, 16, labels=False)
     assert scores(same_width, teacher, "diswot", unlabelled) == scores(same_width, teacher, "relation", unlabelled)
@@ -185,6 +185,7 @@ def test_wider_networks_have_more_patterns() -> None:
     assert found == sorted(found)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(-9, 9), st.integers(0, 3)), min_size=1, max_size=20))
 def test_combined_is_a_mean_of_ranks(rows: list[tuple[float, int]]) -> None:
     table = np.array(rows, dtype=float)
