@@ -112,14 +112,15 @@ class Goal:
         limit = self._ctx.budget.size
         return limit is None or self.ruler.smallest_size(option.cost.bytes) <= limit
 
-    def settle(self, options: Sequence[Option]) -> Choice:
+    def settle(self, options: Sequence[Option], among: Sequence[Option] | None = None) -> Choice:
         """The first option, in order of preference, that meets the goal; measured where the device is present.
 
+        ``among`` tells what can be reached at all, when nobody asked for a latency; default: the options.
         Raises `UsageError` with the closest reachable latency when none does.
         """
         options = [o for o in options if self.fits_size(o)]
         for _ in range(self._config.rounds):
-            goal = self.milliseconds(options)
+            goal = self.milliseconds(options if among is None else among)
             chosen, latency, precision = self._first(options, goal)
             student = slice_program(self._program, chosen.subnet)
             if not self.ruler.correct(student, chosen.kernels):

@@ -122,9 +122,9 @@ def test_impossible_and_unknown_requests(tmp_path: Path) -> None:
 
 def test_a_stored_search_serves_another_target(tmp_path: Path) -> None:
     model = teacher()
-    found = search(model, around(model, tmp_path / "a"), candidates=60).metrics
+    found = search(model, around(model, tmp_path / "a", latency="60%"), candidates=60).metrics
     stored = StoredSearch(StoredConfig.model_validate({"folder": str(tmp_path / "a")}))
-    same = stored.run(model, around(model, tmp_path / "b"))
+    same = stored.run(model, around(model, tmp_path / "b", latency="60%"))
     assert same.metrics["subnet"] == found["subnet"]
     ctx = around(model, tmp_path / "c", target="jetson-orin")
     goal = StoredSearch(StoredConfig.model_validate({"folder": str(tmp_path / "a"), "speedup": 1.5})).run(model, ctx)
