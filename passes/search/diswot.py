@@ -1,6 +1,6 @@
 """`search.diswot`: evolution of subnets under a latency limit, scored without training.
 
-DisWOT (Dong et al., CVPR 2023, arXiv 2303.15678) on the search space of the teacher itself. Ours: the limit is a latency
+DisWOT (Dong et al., CVPR 2023, arXiv 2303.15678) on the search space of the teacher itself. Ours: the limit is latency
 predicted for the target and holds for every candidate, the score is a sum of ranks of several proxies, and the student
 keeps the most important weights of the teacher instead of starting anew.
 """

@@ -112,10 +112,10 @@ class Genome:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON form; levels are not needed to read candidates."""
+        """JSON form; genes are in the order of groups. Levels are not needed to read candidates."""
         return {
             "space": self.space,
-            "orders": {name: list(order) for name, order in self.orders.items()},
+            "orders": [[name, list(order)] for name, order in self.orders.items()],
             "classes": [list(names) for names in self.classes],
         }
 
@@ -123,7 +123,7 @@ class Genome:
     def from_dict(data: Any) -> "Genome":
         """The inverse of `to_dict`, without levels. Raises `InputError` when it is not one."""
         try:
-            orders = {str(k): tuple(int(i) for i in v) for k, v in data["orders"].items()}
+            orders = {str(k): tuple(int(i) for i in v) for k, v in data["orders"]}
             classes = tuple(tuple(str(b) for b in names) for names in data["classes"])
             return Genome(str(data["space"]), orders, (), classes)
         except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -85,7 +85,9 @@ class Study:
 
     def settle(self, record: Record) -> Choice:
         """The best candidate that meets the goal when measured; a uniform one where none does."""
-        return self.goal.settle([*(self._option(m.genes) for _, m in record.preferred()), *self.uniform], among=self.uniform)
+        return self.goal.settle(
+            [*(self._option(m.genes) for _, m in record.preferred()), *self.uniform], among=self.uniform
+        )
 
     def archive(self, record: Record, chosen: Subnet) -> list[dict[str, Any]]:
         """Candidates that no other beats in score, latency, size and MACs at once, the best score first."""

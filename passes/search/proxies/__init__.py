@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compactor.errors import UsageError
-from compactor.passes.search.proxies import costs, diswot, naswot, relation, semantic, swap
+from compactor.passes.search.proxies import costs, diswot, meco, naswot, relation, semantic, swap
 from compactor.passes.search.proxies.subject import WORST, Costs, Proxy, Setting, Subject
 
 __all__ = ["DEFAULT", "PROXIES", "Costs", "Proxy", "Setting", "Subject", "combined", "parse", "values"]
@@ -15,11 +15,12 @@ __all__ = ["DEFAULT", "PROXIES", "Costs", "Proxy", "Setting", "Subject", "combin
 PROXIES: Mapping[str, Proxy] = {
     proxy.name: proxy
     for proxy in (
-        relation.PROXY, semantic.PROXY, diswot.PROXY, naswot.PROXY, swap.PROXY, costs.PARAMS, costs.MACS, costs.LATENCY,
+        relation.PROXY, semantic.PROXY, diswot.PROXY, naswot.PROXY, swap.PROXY, meco.PROXY,
+        costs.PARAMS, costs.MACS, costs.LATENCY,
     )
 }  # fmt: skip
 
-DEFAULT = "swap+relation+macs"
+DEFAULT = "meco+relation+macs"
 """Chosen on one half of the architectures of ``benchmarks.search.nasbench``, reported on the other."""
 
 

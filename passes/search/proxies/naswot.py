@@ -28,4 +28,4 @@ def naswot(subject: Subject) -> float:
     return sum(log_determinant(o.codes, len(o.gram)) for o in subject.observed) / len(subject.observed)
 
 
-PROXY = Proxy("naswot", naswot, coded=True)
+PROXY = Proxy("naswot", naswot, needs=frozenset({"codes"}))

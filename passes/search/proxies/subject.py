@@ -34,13 +34,13 @@ class Subject:
 class Proxy:
     """A score without training, higher is better.
 
-    ``observes``: it needs forward passes; ``coded``: the signs of activations too.
+    ``observes``: it needs forward passes; ``needs``: what an `Observation` holds only when asked.
     """
 
     name: str
     score: Callable[[Subject], float]
     observes: bool = True
-    coded: bool = False
+    needs: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -57,18 +57,18 @@ class Setting:
         seeds = tuple(seeds)
         if not batches or not seeds:
             raise UsageError("a setting without batches or initialisations shows nothing", "give at least one of each")
-        return Setting(tuple(batches), seeds, _observed(teacher, batches, seeds, codes=False))
+        return Setting(tuple(batches), seeds, _observed(teacher, batches, seeds, frozenset()))
 
     def subject(self, program: Program, costs: Costs, proxies: Iterable[Proxy]) -> Subject:
         """The candidate as these proxies need it."""
         proxies = tuple(proxies)
         if not any(p.observes for p in proxies):
             return Subject(costs)
-        coded = any(p.coded for p in proxies)
-        return Subject(costs, _observed(program, self.batches, self.seeds, codes=coded), self.teacher)
+        needs = frozenset[str]().union(*(p.needs for p in proxies))
+        return Subject(costs, _observed(program, self.batches, self.seeds, needs), self.teacher)
 
 
 def _observed(
-    program: Program, batches: Sequence[Batch], seeds: Sequence[int], *, codes: bool
+    program: Program, batches: Sequence[Batch], seeds: Sequence[int], needs: frozenset[str]
 ) -> tuple[Observation, ...]:
-    return tuple(observe(program, batch, seed, codes=codes) for batch in batches for seed in seeds)
+    return tuple(observe(program, batch, seed, needs) for batch in batches for seed in seeds)

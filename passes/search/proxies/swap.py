@@ -25,4 +25,4 @@ def swap(subject: Subject) -> float:
     return sum(distinct(o.codes, len(o.gram)) for o in subject.observed) / len(subject.observed)
 
 
-PROXY = Proxy("swap", swap, coded=True)
+PROXY = Proxy("swap", swap, needs=frozenset({"codes"}))

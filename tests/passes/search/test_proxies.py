@@ -20,7 +20,7 @@ from compactor.passes.search import proxies
 from compactor.passes.search.proxies import naswot, relation, semantic, swap
 from compactor.passes.search.proxies.head import find_head
 from compactor.passes.search.proxies.initial import initial
-from compactor.passes.search.proxies.observation import class_gradient, gram, observe
+from compactor.passes.search.proxies.observation import class_gradient, gram, independence, observe
 from compactor.passes.search.proxies.subject import WORST
 from tests.models import program
 from tests.passes.support import export, outputs
@@ -89,6 +89,18 @@ def test_codes(samples: int, units: int, seed: int) -> None:
         assert found == pytest.approx(expected, rel=1e-4)
 
 
+@settings(deadline=None)
+@given(st.integers(2, 12), st.integers(0, 99))
+def test_independence_is_the_least_eigenvalue_of_the_correlations(channels: int, seed: int) -> None:
+    features = torch.randn(channels, 50, generator=torch.Generator().manual_seed(seed))
+    expected = float(torch.linalg.eigvalsh(torch.corrcoef(features))[0])
+    assert independence(3 * features + 1) == pytest.approx(expected, abs=1e-4)
+    assert independence(torch.cat([features, features[:1]])) == pytest.approx(0, abs=1e-4), "a channel twice"
+    assert independence(features[:, :channels]) == 0, "too few positions"
+    many = torch.randn(256, 900, generator=torch.Generator().manual_seed(seed))
+    assert independence(many) == pytest.approx(4 * independence(many[torch.linspace(0, 255, 64).long()]))
+
+
 @pytest.mark.parametrize(
     ("name", "features", "pooled"),
     [
@@ -116,7 +128,7 @@ def test_every_architecture_can_be_observed(architecture: str) -> None:
     teacher = canonical(program(architecture))[0]
     before = {k: v.clone() for k, v in teacher.state.items()}
     look = Batch(teacher.example_inputs(4, seed=1), None)
-    first, again = (observe(teacher, look, 0, codes=True) for _ in range(2))
+    first, again = (observe(teacher, look, 0, frozenset({"codes", "independence"})) for _ in range(2))
     assert first.gram.shape == (4, 4) and torch.isfinite(first.gram).all()
     assert torch.equal(first.gram, again.gram) and np.array_equal(first.codes, again.codes)
     assert all(torch.equal(v, teacher.state[k]) for k, v in before.items()), "the Program stays as it is"
