@@ -117,9 +117,9 @@ def main() -> int:
     """Score, correlate, print, write."""
     parser = argparse.ArgumentParser(prog="benchmarks.search.nasbench", description=__doc__)
     parser.add_argument("--count", type=int, default=500, help="architectures per half")
-    parser.add_argument("--batches", type=int, default=2)
-    parser.add_argument("--samples", type=int, default=64, help="images per batch")
-    parser.add_argument("--inits", type=int, default=3, help="random initialisations")
+    parser.add_argument("--batches", type=int, default=1)
+    parser.add_argument("--samples", type=int, default=32, help="images per batch")
+    parser.add_argument("--inits", type=int, default=2, help="random initialisations")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--tune", action="store_true", help="look at the first half; nothing is stored")

@@ -60,6 +60,7 @@ def test_the_student_meets_the_goal_and_keeps_weights(name: str, tmp_path: Path)
     assert result.program.cost().macs == found["macs"] and result.program.cost().parameters == found["parameters"]
 
 
+@pytest.mark.slow
 def test_workers_and_repetition_do_not_change_the_result(tmp_path: Path) -> None:
     model = teacher()
     first = search(model, around(model, tmp_path / "a"))
