@@ -1,8 +1,8 @@
 """Rank correlation of every proxy with accuracy: ``python -m benchmarks.search.nasbench``.
 
 NAS-Bench-201 on CIFAR-10: test accuracy after 200 epochs of training. Architectures are drawn by seed into two halves.
-The default score was chosen on the first half (``--tune``); figures are those of the second. The teacher is the largest
-cell (3x3 convolutions on every edge), which no accuracy selects. Writes ``results/nasbench.json``.
+The default score may be chosen on the first half only (``--tune``); figures are those of the second. The teacher is the
+largest cell (3x3 convolutions on every edge), which no accuracy selects. Writes ``results/nasbench.json``.
 """
 
 import argparse

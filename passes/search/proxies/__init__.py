@@ -21,7 +21,7 @@ PROXIES: Mapping[str, Proxy] = {
 }  # fmt: skip
 
 DEFAULT = "meco+relation+macs"
-"""Chosen on one half of the architectures of ``benchmarks.search.nasbench``, reported on the other."""
+"""Provisional: to be chosen by ``benchmarks.search.nasbench --tune``, and reported on the other half."""
 
 
 def parse(text: str) -> tuple[Proxy, ...]:
