@@ -154,7 +154,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(name, flush=True)
         ctx = context(teacher, source, given.work / name, given.seed, Lines())
         found = result["spaces"][name] = compare(teacher, name, ctx, options)
-        print(f"  autodistil {found['autodistil']}\n  uniform {found['uniform']}\n  lead {found['lead']} points", flush=True)
+        print(f"  autodistil {found['autodistil']}\n  uniform {found['uniform']}", flush=True)
+        print(f"  lead {found['lead']} points", flush=True)
     print(f"written to {facts.write('autodistil', result)}")
     return int(min(found["lead"] for found in result["spaces"].values()) < BAR)
 

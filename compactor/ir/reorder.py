@@ -25,7 +25,7 @@ def reorder(program: Program, orders: Mapping[str, Sequence[int]]) -> Program:
     for group in space.groups:
         order = orders.get(group.name, range(group.size))
         if sorted(order) != list(range(group.size)):
-            raise InputError(f"no order of group {group.name!r}: {list(order)[:8]}", f"give each of 0..{group.size - 1}")
+            raise InputError(f"{list(order)[:8]} is no order of {group.name!r}", f"give each of 0..{group.size - 1}")
         for tensor, dim, place in space.positions(group):
             state[tensor] = state[tensor].index_select(dim, _sources(place, order))
     reordered = program.evolve(state=state)

@@ -36,7 +36,7 @@ def attention_relation(
 
     Each is (N, heads, T, width). The heads are concatenated and split again into relation heads: the largest number up
     to ``heads`` that divides the widths of both. ``valid``, (N or 1, T): positions that are no padding.
-    MiniLMv2 (arXiv 2012.15828, section 3.1) with the squared error of AutoDistil (arXiv 2201.12507, section 3.2), whose
+    MiniLMv2 (arXiv 2012.15828) with the squared error of AutoDistil (arXiv 2201.12507), whose
     released code leaves the softmax out. Ours: relative to the teacher's mean square, so that one weight serves both.
     """
     with torch.autocast(student[0].device.type, enabled=False):
@@ -54,7 +54,7 @@ def attention_relation(
 def feature_relation(student: Tensor, teacher: Tensor) -> Tensor:
     """How far the samples' similarities by their features, (N, ...) of any widths, are apart.
 
-    Similarity-preserving distillation (arXiv 1907.09682, equations 1 to 4): rows of F Fᵀ are normalised; the mean over
+    Similarity-preserving distillation (arXiv 1907.09682): rows of F Fᵀ are normalised; the mean over
     rows of the squared distance.
     """
     with torch.autocast(student.device.type, enabled=False):

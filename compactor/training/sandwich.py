@@ -48,7 +48,7 @@ class Sandwich:
     """The mean loss of the largest subnet, the smallest and ``random`` others on the same samples, in every step.
 
     ``subnets``: all that take part, the largest first and the smallest last. The module is a `Supernet` of the largest.
-    The rule is that of universally slimmable networks (arXiv 1903.05134, section 3.2). The teacher sees what the
+    The rule is that of universally slimmable networks (arXiv 1903.05134). The teacher sees what the
     subnets see; epoch e shows view e of the images.
     """
 

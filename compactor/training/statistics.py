@@ -13,7 +13,7 @@ from compactor.ir.program import Program
 def recalibrated(program: Program, inputs: Sequence[Tensor]) -> Program:
     """The Program with the batch norm statistics of these inputs, as one batch; itself where it has no batch norms.
 
-    Universally slimmable networks (arXiv 1903.05134, section 3.4).
+    Universally slimmable networks (arXiv 1903.05134).
     """
     module = program.module(train=True, dropout=False)
     norms = [n for n in module.graph.nodes if n.target is aten.batch_norm.default]

@@ -15,7 +15,7 @@ from compactor.ir.subnet import Subnet
 from compactor.passes.distill import recipe as recipes
 from compactor.passes.search.bands import BANDS, subnets
 from compactor.passes.search.goal import Goal, GoalConfig, Option
-from compactor.passes.search.importance import rank
+from compactor.passes.search.importance import unit_magnitude
 from compactor.passes.search.ranking import HeldOut
 from compactor.pipeline.context import PassContext
 from compactor.pipeline.passes import Pass, PassConfig, PassResult
@@ -29,6 +29,9 @@ from compactor.training.views import Views
 
 _ENOUGH = 1 / 8
 """Share of a sub-space that must meet the goal: fewer leave nothing to search."""
+
+_CALIBRATION = 256
+"""Samples for the batch norm statistics of a subnet."""
 
 _RATES = {"adamw": 5e-4, "sgd": 0.05}
 
@@ -75,7 +78,7 @@ class AutoDistilSearch(Pass):
         scoring.logits(program, ctx.data.train.take(torch.arange(1)).inputs)
         space = space_of(program)
         verify_rules(space)
-        orders = rank(program, space, ctx, samples=1, hidden=True, depth=False).orders
+        orders = _orders(program, space)
         goal = Goal(program, self.config, ctx)
         name, options = self._sub_space(space, goal)
         teacher = ctx.apply(ctx.teacher, [("canonicalize", {})])
@@ -134,7 +137,7 @@ class AutoDistilSearch(Pass):
         config, train = self.config, ctx.data.train
         recipe = recipes.recipe_of(net.program)
         return TrainConfig(
-            epochs=config.epochs or effort.affordable(ctx.effort, _epoch_macs(net.program, subnets, config.random, ctx)),
+            epochs=config.epochs or _epochs(net.program, subnets, config.random, ctx),
             batch=config.batch or recipes.batch_size(recipe, len(train)),
             accumulate=config.accumulate,
             optimizer=recipe.optimizer,
@@ -148,7 +151,7 @@ class AutoDistilSearch(Pass):
 
     def _held_out(self, teacher: Program, ctx: PassContext) -> HeldOut:
         config, data = self.config, ctx.data
-        calibration = data.calibration(min(config.samples, len(data.train)), ctx.seed).inputs
+        calibration = data.calibration(min(_CALIBRATION, len(data.train)), ctx.seed).inputs
         return HeldOut(
             teacher, data.dev, calibration, samples=config.samples, temperature=config.temperature, seed=ctx.seed
         )
@@ -169,12 +172,19 @@ def _views(program: Program, ctx: PassContext) -> Views | None:
     return Views(len(ctx.data.train), shift, flip, ctx.seed) if shift or flip else None
 
 
-def _epoch_macs(program: Program, subnets: Sequence[Subnet], random: int, ctx: PassContext) -> float:
-    """Multiply-accumulates of an epoch: a forward of the teacher, three for every subnet of a step."""
+def _orders(program: Program, space: SearchSpace) -> dict[str, list[int]]:
+    """The units of every group, those with the largest weights first."""
+    magnitude = {g.name: unit_magnitude(program, space, g) for g in space.groups}
+    return {name: values.argsort(descending=True, stable=True).tolist() for name, values in magnitude.items()}
+
+
+def _epochs(program: Program, subnets: Sequence[Subnet], random: int, ctx: PassContext) -> int:
+    """Epochs that the effort pays for; a step costs a forward of the teacher and three of each of its subnets."""
     space, train = space_of(program), ctx.data.train
     ends = [space.cost(subnet).macs for subnet in (subnets[0], subnets[-1])]
     shares = (1 + random / 2) * sum(ends) / space.cost(space.full()).macs
-    return len(train) * (effort.sample_macs(ctx.teacher, train) + 3 * shares * effort.sample_macs(program, train))
+    sample = effort.sample_macs(ctx.teacher, train) + 3 * shares * effort.sample_macs(program, train)
+    return effort.affordable(ctx.effort, sample * len(train))
 
 
 def _by_loss(ranked: Sequence[tuple[float, Subnet]], options: Sequence[Option]) -> list[Option]:

@@ -51,7 +51,7 @@ BANDS = (
         channels=_of(16, 7, 6, 5, 4),
     ),
 )
-"""Largest first: table 1 of AutoDistil (arXiv 2201.12507) as shares of BERT-base; the channels of convolutions are ours."""
+"""Largest first: table 1 of AutoDistil (arXiv 2201.12507) as shares of BERT-base; those of channels are ours."""
 
 
 def subnets(space: SearchSpace, band: Band, multiple: int = 8) -> list[Subnet]:
