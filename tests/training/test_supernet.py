@@ -68,6 +68,7 @@ def test_a_small_subnet_costs_what_a_small_subnet_costs(name: str) -> None:
     small, inputs = leading(model, 0.25), model.example_inputs(2)
     net = Supernet(model, space_of(model).full())
 
+    @torch.no_grad()
     def flops(run) -> int:
         with FlopCounterMode(display=False) as counter:
             run()

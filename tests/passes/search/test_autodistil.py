@@ -1,6 +1,7 @@
 """`search.autodistil` on small teachers: what it chooses, what it inherits, resumed and repeated."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ from compactor.ir.program import Program
 from compactor.ir.slicing import slice_program
 from compactor.ir.space import space_of
 from compactor.ir.subnet import Subnet
+from compactor.passes.search import autodistil
 from compactor.passes.search.autodistil import AutoDistilConfig, AutoDistilSearch
 from compactor.pipeline.context import PassContext
 from compactor.pipeline.passes import PassResult
+from compactor.training import TrainConfig
 from tests.models import program
 from tests.passes.support import Tensors, traced
 from tests.pipeline.support import Device, context
@@ -90,7 +93,11 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(teacher: Pro
 
 
 @pytest.mark.parametrize("text", ["epoch", "ranked"])
-def test_interrupted_and_run_again(teacher: Program, tmp_path: Path, text: str) -> None:
+def test_interrupted_and_run_again(
+    teacher: Program, tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(autodistil, "TrainConfig", partial(TrainConfig, checkpoint_seconds=0))
+
     class Stop:
         def update(self, done: int, total: int, what: str = "") -> None:
             if text in what and done == 3:
