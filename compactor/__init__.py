@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from compactor.latency import Latency
     from compactor.pipeline.driver import build
     from compactor.pipeline.lowering import measure, predict
+    from compactor.pipeline.searching import search
     from compactor.pipeline.text import Pipeline
     from compactor.report.artifact import Artifact
 
@@ -50,6 +51,7 @@ _HOMES = {
     "mask": ("compactor.ir.masking", "mask_program"),
     "measure": ("compactor.pipeline.lowering", "measure"),
     "predict": ("compactor.pipeline.lowering", "predict"),
+    "search": ("compactor.pipeline.searching", "search"),
     "slice": ("compactor.ir.slicing", "slice_program"),
 }
 
@@ -75,6 +77,7 @@ __all__ = [
     "mask",
     "measure",
     "predict",
+    "search",
     "slice",
 ]
 

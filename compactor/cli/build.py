@@ -14,6 +14,7 @@ Examples:
   compactor build teacher.pt2 --target jetson-orin --latency 5ms --size 1MB --data data/
   compactor build weights.pt --factory models:resnet20 --target raspberry-pi-5 --data d.npz
   compactor build bert/ --target host-cpu --data sst2/ --latency 25% --effort max
+  compactor build teacher.pt2 --target jetson-orin --latency 5ms --search found/ --data data/
 """
 
 
@@ -27,6 +28,10 @@ Examples:
     help="How much work to put in.",
 )  # fmt: skip
 @click.option("--pipeline", metavar="TEXT", help="Passes instead of those of --effort: canonicalize,quantize.ptq")
+@click.option(
+    "--search", type=click.Path(path_type=Path), metavar="FOLDER",
+    help="Take the student from what `compactor search` wrote, instead of searching.",
+)  # fmt: skip
 @common.teacher_options
 @click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same artifact.")
 @click.option(
@@ -45,6 +50,7 @@ def command(
     drop: str | None,
     effort: str,
     pipeline: str | None,
+    search: Path | None,
     factory: str | None,
     trust_pickle: bool,
     seed: int,
@@ -65,8 +71,9 @@ def command(
 
     with nullcontext() if as_json else Display() as display:
         artifact = build(
-            teacher, target=target, data=data, budget=limits, effort=effort, pipeline=pipeline, factory=factory,
-            trust_pickle=trust_pickle, seed=seed, output=output, progress=display, store=store, dumps=dumps,
+            teacher, target=target, data=data, budget=limits, effort=effort, pipeline=pipeline, search=search,
+            factory=factory, trust_pickle=trust_pickle, seed=seed, output=output, progress=display, store=store,
+            dumps=dumps,
         )  # fmt: skip
     manifest = artifact.manifest
     if as_json:

@@ -20,7 +20,7 @@ from compactor.pipeline.instruments import Announce, Dumps, Instrument
 from compactor.pipeline.ledger import Ledger
 from compactor.pipeline.lowering import Model, check_parity, latencies, lower
 from compactor.pipeline.manager import PassManager, Run
-from compactor.pipeline.pipelines import EFFORTS, named
+from compactor.pipeline.pipelines import EFFORTS, from_search, named
 from compactor.pipeline.plan import plan
 from compactor.pipeline.store import Store
 from compactor.pipeline.text import Pipeline
@@ -57,6 +57,7 @@ def build(
     budget: Budget | None = None,
     effort: str = "balanced",
     pipeline: str | Pipeline | None = None,
+    search: str | Path | None = None,
     factory: str | None = None,
     trust_pickle: bool = False,
     example_inputs: tuple[Tensor, ...] | None = None,
@@ -74,6 +75,7 @@ def build(
         data: folder, file, ``module:callable`` or `DataSource`; without it inputs are synthetic and scores unverified.
         budget: hard limits; the artifact's ``manifest.gate.passed`` says whether they hold.
         effort: ``quick``, ``balanced`` or ``max``; names the pipeline unless ``pipeline`` gives one.
+        search: what `compactor.search` wrote; the student is chosen from it instead of by the pipeline's search.
         output: the artifact's folder; appears whole or not at all, an earlier artifact is replaced.
         store: folder of stage results, default ``COMPACTOR_STORE`` or the user's cache folder.
         dumps: folder for the IR before and after every pass.
@@ -86,6 +88,8 @@ def build(
     if effort not in EFFORTS:
         named(effort, resolved)
     steps = pipeline if isinstance(pipeline, Pipeline) else Pipeline.parse(pipeline or named(effort, resolved))
+    if search is not None:
+        steps = from_search(steps, Path(search))
     with disk.writing(Path(output), _OUTPUT_REMEDY), draft(output) as work:
         program = request.open_teacher(
             teacher, factory=factory, trust_pickle=trust_pickle, example_inputs=example_inputs

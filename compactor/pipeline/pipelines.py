@@ -1,8 +1,11 @@
 """The named pipelines: one readable list per target family and effort."""
 
 from difflib import get_close_matches
+from pathlib import Path
 
 from compactor.errors import UsageError
+from compactor.pipeline.syntax import Step
+from compactor.pipeline.text import Pipeline
 from compactor.target import Target
 
 EFFORTS = ("quick", "balanced", "max")
@@ -32,3 +35,16 @@ def named(effort: str, target: Target) -> str:
             f"unknown effort {effort!r}", f"did you mean {close[0]}?" if close else f"known: {', '.join(EFFORTS)}"
         )
     return FAMILIES[family(target)][effort]
+
+
+def from_search(pipeline: Pipeline, folder: Path) -> Pipeline:
+    """The pipeline with the choice from an earlier search in the place of its own, or after ``canonicalize``.
+
+    Raises `UsageError` when the folder holds no search.
+    """
+    chosen = Pipeline.parse(str(Step("search.stored", {"folder": str(folder.absolute())}))).passes
+    names = pipeline.names
+    searches = [i for i, name in enumerate(names) if name.startswith("search.")]
+    start = searches[0] if searches else names.index("canonicalize") + 1 if "canonicalize" in names else 0
+    left = [step for i, step in enumerate(pipeline) if i not in searches]
+    return Pipeline((*left[:start], *chosen, *left[start:]))

@@ -1,6 +1,7 @@
 """How much a block or a unit matters, without training."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -8,6 +9,34 @@ from torch import Tensor
 from compactor.ir.program import Program
 from compactor.ir.slicing import slice_program
 from compactor.ir.space import AxisGroup, SearchSpace
+from compactor.pipeline.context import PassContext
+
+
+@dataclass(frozen=True)
+class Importance:
+    """What searches may shrink, ranked.
+
+    Attributes:
+        orders: units of each group that may shrink, the most important first.
+        damage: relative change of the outputs without each block; empty where blocks stay.
+    """
+
+    orders: dict[str, list[int]]
+    damage: dict[str, float]
+
+
+def rank(
+    program: Program, space: SearchSpace, ctx: PassContext, *, samples: int, hidden: bool, depth: bool = True
+) -> Importance:
+    """Rank units by magnitude, and blocks by damage on calibration samples when ``depth``."""
+    damage = {}
+    if depth and space.blocks:
+        samples = min(samples, len(ctx.data.train))
+        damage = block_damage(program, space, ctx.data.calibration(samples, ctx.seed).inputs)
+    groups = [g for g in space.groups if hidden or g.kind != "hidden"]
+    magnitude = {g.name: unit_magnitude(program, space, g) for g in groups}
+    orders = {name: values.argsort(descending=True, stable=True).tolist() for name, values in magnitude.items()}
+    return Importance(orders, damage)
 
 
 def block_damage(program: Program, space: SearchSpace, inputs: Sequence[Tensor]) -> dict[str, float]:

@@ -3,12 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from compactor.ir.blocks import Block
 from compactor.ir.program import Program
 from compactor.ir.space import AxisGroup, SearchSpace
 from compactor.ir.subnet import Subnet
+from compactor.passes.search.importance import Importance
 
 
 @dataclass(frozen=True)
@@ -22,23 +21,21 @@ class Candidate:
 
 def candidates(
     space: SearchSpace,
-    damage: Mapping[str, float],
-    magnitude: Mapping[str, Tensor],
+    importance: Importance,
     *,
     widths: Sequence[float],
-    depth: bool,
     multiple: int,
 ) -> Iterator[Candidate]:
     """All levels: classes of like blocks lose the same share, one block at a time; axis groups keep the same share.
 
     Within a class the least damaging blocks go first, within a group the smallest units.
     """
-    order = removal_order(block_classes(space.program, space.blocks), damage) if depth else []
-    orders = {name: values.argsort(descending=True, stable=True).tolist() for name, values in magnitude.items()}
+    damage, orders = importance.damage, importance.orders
+    order = removal_order(block_classes(space.program, space.blocks), damage) if damage else []
     for step in range(len(order) + 1):
         gone = order[:step]
         for width in widths:
-            kept = {g.name: orders[g.name][: _count(g, width, multiple)] for g in space.groups if g.name in orders}
+            kept = {g.name: orders[g.name][: count(g, width, multiple)] for g in space.groups if g.name in orders}
             total = max(len(space.blocks), 1)
             yield Candidate(space.choose(kept, gone), 1 - len(gone) / total, width)
 
@@ -61,8 +58,14 @@ def removal_order(classes: Sequence[Sequence[str]], damage: Mapping[str, float])
     return [name for _, _, name in sorted(turns)]
 
 
-def _count(group: AxisGroup, width: float, multiple: int) -> int:
-    count = max(1, round(width * group.size))
+def count(group: AxisGroup, width: float, multiple: int) -> int:
+    """Units at a share ``width`` of a group: a multiple of ``multiple`` where the axis is long enough, at least one."""
+    units = max(1, round(width * group.size))
     if group.size >= 2 * multiple:
-        count = max(multiple, round(count / multiple) * multiple)
-    return min(count, group.size)
+        units = max(multiple, round(units / multiple) * multiple)
+    return min(units, group.size)
+
+
+def widths(smallest: float) -> list[float]:
+    """Shares from 1 down to ``smallest`` in sixteenths."""
+    return [1 - i / 16 for i in range(round((1 - smallest) * 16) + 1)]

@@ -1,0 +1,1 @@
+"""Searches: how well scores without training rank architectures."""

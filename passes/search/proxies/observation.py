@@ -1,0 +1,96 @@
+"""What one random initialisation shows of a network on one batch: a forward pass and nothing else."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, fx
+from torch.nn import functional as F
+
+from compactor.data import Batch
+from compactor.ir.graphs import aten, graph_module, op_name
+from compactor.ir.program import Program
+from compactor.passes.search.proxies.head import Head, find_head
+from compactor.passes.search.proxies.initial import initial
+
+_BENT = frozenset(
+    name + suffix
+    for name in ("relu", "relu6", "hardtanh", "gelu", "silu", "hardswish", "elu", "leaky_relu", "mish", "prelu", "celu")
+    for suffix in ("", "_")
+)
+"""Activations that change their slope where the input changes its sign."""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """Statistics of one batch of N samples; they are small, so that those of a teacher can be kept.
+
+    Attributes:
+        gram: (N, N) products of the features of every two samples, rows of length one.
+        gradient: (classes, C), the gradient of the cross entropy by the classifier's weight; None without labels, or
+            where the classifier is no linear map of single vectors.
+        codes: (units, bytes) uint8, the signs of each activation's input over the samples, packed; a unit is one element
+            of one activation. Empty unless asked for.
+    """
+
+    gram: Tensor
+    gradient: Tensor | None
+    codes: NDArray[np.uint8]
+
+
+def observe(program: Program, batch: Batch, seed: int, *, codes: bool = False) -> Observation:
+    """Initialise by seed, run the batch. Batch norms use its statistics, dropout is off; the Program stays as it is."""
+    head = find_head(program)
+    run = _Run(program, initial(program, seed), head, codes)
+    with torch.no_grad():
+        run.run(*batch.inputs)
+    gradient = None
+    if head.logits is not None and head.pooled is not None and batch.labels is not None and batch.labels.dim() == 1:
+        gradient = class_gradient(run.kept[head.pooled].flatten(1), run.kept[head.logits].flatten(1), batch.labels)
+    return Observation(gram(run.kept[head.features]), gradient, _joined(run.codes, len(batch.inputs[0])))
+
+
+def gram(features: Tensor) -> Tensor:
+    """(N, N): F F^T of the flattened features, every row divided by its length."""
+    flat = features.flatten(1).float()
+    flat = flat / flat.abs().max().clamp_min(1e-30)  # the result does not depend on the scale, the range of floats does
+    return F.normalize(flat @ flat.T, dim=1)
+
+
+def class_gradient(pooled: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+    """(classes, C): (softmax(logits) - onehot)^T pooled / N, the gradient of the mean cross entropy by the weight."""
+    wrong = logits.float().softmax(1) - F.one_hot(labels, logits.shape[1])
+    return wrong.T @ pooled.float() / len(labels)
+
+
+class _Run(fx.Interpreter):
+    """Runs a graph and keeps what an Observation is made of."""
+
+    def __init__(self, program: Program, state: dict[str, Tensor], head: Head, codes: bool) -> None:
+        super().__init__(graph_module(program.graph, state), garbage_collect_values=True)
+        self._wanted = {head.features, head.pooled, head.logits}
+        self._coded = codes
+        self.kept: dict[fx.Node, Tensor] = {}
+        self.codes: list[NDArray[np.uint8]] = []
+
+    def run_node(self, n: fx.Node) -> Any:
+        if self._coded and n.op == "call_function" and op_name(n) in _BENT:
+            value: Tensor = self.env[n.all_input_nodes[0]]
+            self.codes.append(np.packbits((value > 0).flatten(1).numpy(), axis=0).T)
+        result = self._normed(n) if n.target is aten.batch_norm.default else super().run_node(n)
+        if n in self._wanted:
+            self.kept[n] = result
+        return result
+
+    def _normed(self, node: fx.Node) -> Tensor:
+        """A batch norm with the statistics of the batch; the running ones are left alone."""
+        args, kwargs = self.fetch_args_kwargs_from_env(node)
+        x, weight, bias, *_ = args
+        eps = args[7] if len(args) > 7 else kwargs.get("eps", 1e-5)
+        return F.batch_norm(x, None, None, weight, bias, training=True, eps=eps)
+
+
+def _joined(codes: list[NDArray[np.uint8]], samples: int) -> NDArray[np.uint8]:
+    return np.concatenate(codes) if codes else np.zeros((0, -(-samples // 8)), np.uint8)
