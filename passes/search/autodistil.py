@@ -89,17 +89,12 @@ class AutoDistilSearch(Pass):
         choice = goal.settle(_by_loss(ranked, options))
         chosen = choice.option.subnet
         student = held_out.student(net, chosen)
-        metrics = {
+        metrics = choice.metrics() | {
+            "subnet": _of_input(chosen, orders).to_dict(),
             "space": name,
-            "goal_ms": round(choice.goal, 4),
-            "latency_ms": round(choice.latency, 4),
-            "precision": choice.precision,
             "subnets": len(options),
             "ranked": len(ranked),
             "loss": round(held_out.loss(student), 6),
-            "parameters": choice.option.parameters,
-            "macs": choice.option.macs,
-            "subnet": _of_input(chosen, orders).to_dict(),
             **trained,
         }
         return PassResult(student, True, metrics)
@@ -107,9 +102,9 @@ class AutoDistilSearch(Pass):
     def _sub_space(self, space: SearchSpace, goal: Goal) -> tuple[str, list[Option]]:
         """The largest sub-space of which enough meets the goal. Raises `UsageError` when nothing does."""
         wanted = [b for b in BANDS if self.config.space in ("auto", b.name)]
-        found = {b.name: [Option.of(space, s) for s in subnets(space, b, self.config.multiple)] for b in wanted}
+        found = {b.name: [Option(space, s) for s in subnets(space, b, self.config.multiple)] for b in wanted}
         # Measured here, predictions are corrected before anything is trained; nothing in reach ends the pass.
-        goal.settle(sorted((o for options in found.values() for o in options), key=lambda o: -o.macs))
+        goal.settle(sorted((o for options in found.values() for o in options), key=lambda o: -o.cost.macs))
         limit = goal.milliseconds([o for options in found.values() for o in options])
         share = {name: sum(_meets(goal, o, limit) for o in options) / len(options) for name, options in found.items()}
         name = next((n for n, part in share.items() if part >= _ENOUGH), max(share, key=lambda n: share[n]))
@@ -191,7 +186,7 @@ def _by_loss(ranked: Sequence[tuple[float, Subnet]], options: Sequence[Option]) 
     """Options by loss; behind them, for when measurements rule all of these out, the others by size."""
     option = {o.subnet: o for o in options}
     first = [option.pop(subnet) for _, subnet in ranked]
-    return [*first, *sorted(option.values(), key=lambda o: -o.macs)]
+    return [*first, *sorted(option.values(), key=lambda o: -o.cost.macs)]
 
 
 def _of_input(subnet: Subnet, orders: Mapping[str, Sequence[int]]) -> Subnet:
@@ -200,4 +195,4 @@ def _of_input(subnet: Subnet, orders: Mapping[str, Sequence[int]]) -> Subnet:
 
 
 def _meets(goal: Goal, option: Option, limit: float) -> bool:
-    return goal.fits_size(option.bytes) and goal.ruler.fastest(option.kernels)[0] <= limit
+    return goal.fits_size(option) and goal.ruler.fastest(option.kernels)[0] <= limit
