@@ -64,8 +64,8 @@ def feature_relation(student: Tensor, teacher: Tensor) -> Tensor:
 
 def _self_relation(x: Tensor, heads: int, valid: Tensor, softmax: bool) -> Tensor:
     """(N, heads, T, T)"""
-    split = x.float().transpose(1, 2).flatten(2).unflatten(2, (heads, -1)).transpose(1, 2)
-    relation = split @ split.mT / math.sqrt(split.shape[-1])
+    split = x.float().transpose(1, 2).reshape(len(x), x.shape[2], heads, -1).transpose(1, 2)
+    relation: Tensor = split @ split.mT / math.sqrt(split.shape[-1])
     return relation.masked_fill(~valid[:, None, None, :], -torch.inf).softmax(-1) if softmax else relation
 
 

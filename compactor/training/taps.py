@@ -30,7 +30,7 @@ def tapped(program: Program) -> Program:
 
 
 def visible(mask: Tensor) -> Tensor:
-    """(N or 1, T): the keys that some query may attend to; ``mask``, boolean or additive, broadcasts to (N, heads, T, T)."""
+    """(N or 1, T): keys that some query may attend to; ``mask``, boolean or additive, fits (N, heads, T, T)."""
     seen = mask if mask.dtype == torch.bool else mask > _HIDDEN
     return seen.reshape(*(1,) * (4 - mask.dim()), *mask.shape).flatten(1, 2).any(1)
 

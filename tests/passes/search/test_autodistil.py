@@ -43,6 +43,11 @@ def search(teacher: Program, ctx: PassContext, **options: Any) -> PassResult:
     return AutoDistilSearch(config).run(teacher, ctx)
 
 
+def inputs(ctx: PassContext) -> tuple[torch.Tensor, ...]:
+    assert ctx.data.test is not None
+    return ctx.data.test.take(torch.arange(48)).inputs
+
+
 @pytest.mark.parametrize("labelled", [True, False])
 def test_the_winner_follows_the_teacher_without_being_trained_again(
     teacher: Program, tmp_path: Path, labelled: bool
@@ -54,15 +59,16 @@ def test_the_winner_follows_the_teacher_without_being_trained_again(
     assert result.program.cost() == plain.cost()
     assert result.metrics["parameters"] == plain.cost().parameters < teacher.cost().parameters
     assert scoring.agreement(result.program, teacher, ctx.data.test) > 85
-    assert scoring.agreement(result.program, teacher, ctx.data.test) > scoring.agreement(plain, teacher, ctx.data.test)
+    goal, images = teacher(*inputs(ctx)), inputs(ctx)
+    assert (result.program(*images) - goal).norm() < (plain(*images) - goal).norm()
 
 
 def test_a_transformer_follows_the_relations_of_its_last_attention(tmp_path: Path) -> None:
     bert = program("bert")
-    ids = torch.randint(3, 60, (48, 12), generator=torch.Generator().manual_seed(0))
+    ids = torch.randint(3, 60, (24, 12), generator=torch.Generator().manual_seed(0))
     split = Tensors((ids, torch.ones_like(ids), torch.zeros_like(ids)))
     ctx = around(bert, tmp_path, data=DataSource(split, split, None))
-    result = search(bert, ctx, space="small", latency="1s", epochs=2, lr=1e-3)
+    result = search(bert, ctx, space="small", latency="1s", epochs=1, lr=1e-3, multiple=8, candidates=4)
     assert result.metrics["relation"] == "attention" and result.metrics["space"] == "small"
     assert scoring.logits(result.program, split.take(torch.arange(4)).inputs).isfinite().all()
 
@@ -107,9 +113,7 @@ def test_interrupted_and_run_again(
 
     whole = search(teacher, around(teacher, tmp_path, "whole"), space="base", latency="1s", epochs=2)
     with pytest.raises(KeyboardInterrupt):
-        search(
-            teacher, around(teacher, tmp_path, "killed", progress=Stop()), space="base", latency="1s", epochs=2
-        )
+        search(teacher, around(teacher, tmp_path, "killed", progress=Stop()), space="base", latency="1s", epochs=2)
     again = search(teacher, around(teacher, tmp_path, "killed"), space="base", latency="1s", epochs=2)
     assert again.program.fingerprint == whole.program.fingerprint and again.metrics == whole.metrics
 
