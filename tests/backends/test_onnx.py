@@ -67,7 +67,7 @@ def test_clamps_between_convolutions_run_on_integers(clamp: nn.Module, tmp_path:
     after = [n.op_type for n in onnx.load(tmp_path / "model.onnx").graph.node]
     assert after.index("Clip") > after.index("QuantizeLinear", after.index("Conv"))
     inputs = inputs_for(program, 4)
-    torch.testing.assert_close(backend.open(lowered)(inputs)[0], program(*inputs)[0], atol=0.02, rtol=0.02)
+    torch.testing.assert_close(backend.open(lowered)(inputs)[0], program(*inputs), atol=0.02, rtol=0.02)
 
 
 def test_weights_quantized_in_the_graph_are_stored_as_integers(tmp_path: Path) -> None:

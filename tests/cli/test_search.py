@@ -40,7 +40,7 @@ def test_a_search_and_builds_for_two_targets(tmp_path: Path, capsys: pytest.Capt
             "--effort",
             "quick",
         ]
-        assert run([*built, "--output", str(output), "--pipeline", "canonicalize,fold_batchnorm"]) == 0
+        assert run([*built, "--output", str(output), "--pipeline", "canonicalize,fold_batchnorm,quantize.ptq"]) == 0
         manifest = json.loads((output / "manifest.json").read_text())
         step = next(h for h in manifest["history"] if h["pass"] == "search.stored")
         assert step["metrics"]["latency_ms"] <= step["metrics"]["goal_ms"]
