@@ -17,7 +17,7 @@ from compactor.target import Observation, Target
 
 SECONDS = 0.12
 """How long a model runs, in turns with the reference."""
-SLOW, TRIES = 1.06, 3
+SLOW, TRIES = 1.1, 2
 """From which drift on a model is timed again, and how often at most."""
 
 _PREPARATION: tuple[tuple[str, dict[str, object]], ...] = (("canonicalize", {}), ("fold_batchnorm", {}))
