@@ -19,7 +19,7 @@ from compactor.ir.subnet import Subnet
 from compactor.passes.distill import recipe as recipes
 from compactor.passes.distill.logits import LogitsConfig, LogitsDistillation, without_dropout
 from compactor.passes.prune.choosing import Chooser, uniform
-from compactor.passes.prune.constraint import Constraint, ConstraintConfig, constraint_of, prunable
+from compactor.passes.prune.constraint import Constraint, ConstraintConfig, constraint_of, prunable, student_metrics
 from compactor.passes.prune.gates import GatedStudent
 from compactor.passes.prune.lagrangian import Pruning
 from compactor.passes.search.goal import Goal, Option
@@ -72,18 +72,12 @@ class CofiPruning(Pass):
         if not goal.fits_size(Option(space, subnet)):
             ctx.progress.note("the size budget is not met: prune with constraint=size")
         tuned = self._distillation().run(sliced, ctx)
-        cost = sliced.cost()
-        latency, precision = goal.ruler.fastest(sliced.kernels())
         metrics: dict[str, Any] = {
             **constraint.metrics(subnet),
             "expected": float(constraint.expected(*student.gates.probabilities())),
-            "latency_ms": round(latency, 4),
-            "precision": precision,
-            "parameters": cost.parameters,
-            "macs": cost.macs,
             "pruning": {"steps": result.steps, "epochs": result.epochs, "multipliers": student.multipliers.tolist()},
             "finetuning": tuned.metrics,
-            "subnet": subnet.to_dict(),
+            **student_metrics(goal, space, subnet),
         }
         return PassResult(tuned.program, True, metrics)
 

@@ -111,3 +111,16 @@ def constraint_of(
 def prunable(space: SearchSpace, config: ConstraintConfig) -> list[AxisGroup]:
     """The groups that may shrink."""
     return [g for g in space.groups if config.hidden or g.kind != "hidden"]
+
+
+def student_metrics(goal: Goal, space: SearchSpace, subnet: Subnet) -> dict[str, object]:
+    """What was kept and what it costs, for the pass's record."""
+    latency, precision = goal.ruler.fastest(space.kernels(subnet))
+    cost = space.cost(subnet)
+    return {
+        "latency_ms": round(latency, 4),
+        "precision": precision,
+        "parameters": cost.parameters,
+        "macs": cost.macs,
+        "subnet": subnet.to_dict(),
+    }

@@ -1,4 +1,4 @@
-"""The objective of pruning: distillation under random gates, with a Lagrangian that holds the expected cost to a target.
+"""The objective of pruning: distillation under random gates, and a Lagrangian that holds the expected cost to a target.
 
 CoFi (ACL 2022), section 3.2, after Wang et al. (EMNLP 2020): the multipliers are trained by gradient ascent while the
 target falls linearly from the whole cost to the limit.
