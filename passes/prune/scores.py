@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, fx
 from torch.nn import functional as F
 
+from compactor import scoring
 from compactor.ir import graphs
 from compactor.ir.gating import Gated, summed_weights
 from compactor.ir.graphs import op_name
@@ -69,8 +70,10 @@ def taylor(
 
     The loss against the teacher is least at the teacher, so its first-order term says nothing there. Its second-order
     term is the Fisher information of the gates: squares of (gradient times weight) for classes drawn from the teacher
-    (Molchanov et al., CVPR 2019, section 3.1, with labels replaced). No labels are needed.
+    (Molchanov et al., CVPR 2019, section 3.1, with labels replaced). No labels are needed. Raises `UnsupportedError` for
+    outputs that are not class logits.
     """
+    scoring.logits(program, [x[:1] for x in inputs])
     names = [g.name for g in groups]
     gated = Gated(program, space, names, blocks, train=False)
     units = {g.name: torch.ones(g.size, requires_grad=True) for g in groups}
