@@ -157,7 +157,7 @@ def summed_weights(program: Program) -> Iterator[tuple[fx.Node, fx.Node, int]]:
 def readers(
     program: Program, space: "SearchSpace", groups: Iterable["AxisGroup"]
 ) -> Iterator[tuple[str, Axes, tuple[int, ...]]]:
-    """(tensor, labels, dimensions) that gates multiply: where values are summed, and all of groups that no weight reads."""
+    """(tensor, labels, dimensions) that gates multiply: those summed over, and all of groups that no weight reads."""
     components, dims = space.analysis.components, dict[str, set[int]]()
     nodes = {str(n.target): n for n in program.graph.nodes if n.op == "get_attr"}
     read: set[int] = set()

@@ -48,7 +48,7 @@ class Chooser:
         return self.at(-math.inf)
 
     def largest(self, cost: Callable[[Subnet], float], limit: float) -> Subnet:
-        """The largest subnet within the limit: the shift is bisected, then single groups and blocks that still fit grow.
+        """The largest subnet within the limit: the shift is bisected, then single groups and blocks grow while they fit.
 
         `least` when none fits.
         """
@@ -93,7 +93,9 @@ class Chooser:
         return self._space.choose(kept, sorted(dropped))
 
 
-def uniform(space: SearchSpace, groups: Sequence[AxisGroup], depth: bool) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def uniform(
+    space: SearchSpace, groups: Sequence[AxisGroup], depth: bool
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Even odds for everything."""
     blocks = {b.name: torch.zeros(()) for b in space.blocks} if depth else {}
     return {g.name: torch.zeros(g.size) for g in groups}, blocks

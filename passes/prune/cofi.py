@@ -32,12 +32,12 @@ _TRAVEL = 50.0
 
 
 class CofiConfig(ConstraintConfig, LogitsConfig):
-    """Options of `prune.cofi`; those of `distill.logits` hold for fine-tuning, and for pruning where they have a sense."""
+    """Options of `prune.cofi`; those of `distill.logits` hold for fine-tuning, and for pruning where they make sense."""
 
     prune_epochs: int | None = Field(None, ge=1, description="passes over the data while pruning; half of the epochs")
     prune_lr: float | None = Field(None, gt=0, description="highest learning rate of the weights while pruning")
     gate_lr: float | None = Field(None, gt=0, description="learning rate of gates and multipliers; by number of steps")
-    warmup: int = Field(0, ge=0, description="epochs of distillation first, for a student that is not a copy of the teacher")
+    warmup: int = Field(0, ge=0, description="epochs of distillation first, where the student is no copy of the teacher")
     ramp: float = Field(0.6, gt=0, le=1, description="share of pruning in which the constraint tightens")
     start: float = Field(5.0, description="log alpha at the start (10 in the paper, which takes longer to prune)")
     one_sided: bool = Field(False, description="do not pull a student that is below the constraint back up to it")
@@ -64,7 +64,7 @@ class CofiPruning(Pass):
         least = self._chooser(space, *uniform(space, prunable(space, config), config.depth)).least
         constraint, goal = constraint_of(program, space, config, ctx, least)
         if constraint.loose:
-            return PassResult(program, False, {"skipped": "it meets the constraint", **constraint.metrics(space.full())})
+            return PassResult(program, False, constraint.skipped(space.full()))
         constraint.check(least)
         program = self._warmed_up(program, ctx)
         student, result = self._pruned(program, space, constraint, ctx)

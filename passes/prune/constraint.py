@@ -53,9 +53,13 @@ class Constraint:
         if reachable > self.limit:
             raise UsageError(
                 f"{self.kind} {self.limit:.4g} {self.unit} cannot be reached: with all that may be removed gone, "
-                f"{reachable:.4g} {self.unit} are left (of {self.whole:.4g}); the rest is pinned or below the smallest width",
+                f"{reachable:.4g} {self.unit} are left (of {self.whole:.4g}); the rest is pinned or below `smallest`",
                 "ask for more, set a smaller `smallest` or `multiple`, or see `compactor inspect` for what is pinned",
             )
+
+    def skipped(self, whole: Subnet) -> dict[str, object]:
+        """Why nothing was done, for the record."""
+        return {"skipped": "the Program meets the constraint", **self.metrics(whole)}
 
     def metrics(self, subnet: Subnet) -> dict[str, object]:
         """Asked and achieved, for the pass's record."""

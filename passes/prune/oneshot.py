@@ -32,7 +32,7 @@ class OneshotConfig(ConstraintConfig):
     rows: int = Field(1 << 15, ge=1, description="most positions that one reconstruction looks at")
 
 
-class OneshotPruning(Pass):
+    """Options of `prune.cofi`; those of `distill.logits` hold for fine-tuning, and for pruning where they make sense."""
     """Rank units and blocks, keep the most important that meet the constraint, fit the weights that read them.
 
     Nothing is trained and no label is needed. Raises `UsageError` for a constraint that cannot be reached,
@@ -54,7 +54,7 @@ class OneshotPruning(Pass):
         least = Chooser(space, groups, *uniform(space, groups, config.depth), **bounds).least
         constraint, goal = constraint_of(program, space, config, ctx, least)
         if constraint.loose:
-            return PassResult(program, False, {"skipped": "it meets the constraint", **constraint.metrics(space.full())})
+            return PassResult(program, False, constraint.skipped(space.full()))
         constraint.check(least)
         inputs = ctx.data.calibration(min(config.samples, len(ctx.data.train)), ctx.seed).inputs
         chooser = Chooser(space, groups, *self._odds(program, space, inputs, constraint, ctx), **bounds)

@@ -70,8 +70,9 @@ def taylor(
 
     The loss against the teacher is least at the teacher, so its first-order term says nothing there. Its second-order
     term is the Fisher information of the gates: squares of (gradient times weight) for classes drawn from the teacher
-    (Molchanov et al., CVPR 2019, section 3.1, with labels replaced). No labels are needed. Raises `UnsupportedError` for
-    outputs that are not class logits.
+    (Molchanov et al., CVPR 2019, section 3.1, with labels replaced). No labels are needed.
+
+    Raises `UnsupportedError` for outputs that are not class logits.
     """
     scoring.logits(program, [x[:1] for x in inputs])
     names = [g.name for g in groups]
