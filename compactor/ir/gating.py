@@ -45,15 +45,14 @@ class Gated(nn.Module):
         self.module = program.module(train=train)
         labels = _Labels(space, self.groups)
         self._units, self._components = labels.units, labels.components
-        self._readers = {name: labels.of(axes, dims) for name, axes, dims in readers(program, space, self.groups)}
+        found = {name: labels.of(axes, dims) for name, axes, dims in readers(program, space, self.groups)}
+        self._readers = {name: lines for name, lines in found.items() if lines}
         graph = self.module.graph
         mapping = dict(zip(program.graph.nodes, graph.nodes, strict=True))
         self._gate_blocks(graph, space, {n.name: new for n, new in mapping.items()})
-        masking = _Gating(space, labels, graph)
+        masking = _Gating(space, labels, self.module)
         correct(program, mapping, masking)
         self._open = masking.gates
-        for name in (*self._open, *self._factors):
-            self.module.register_buffer(name, torch.ones(()), persistent=False)
         graph.lint()
         self.module.recompile()
 
@@ -88,6 +87,7 @@ class Gated(nn.Module):
         self._factors = {f"_block_{i}": b.name for i, b in enumerate(chosen)}
         ends, factors = {}, {}
         for name, block in zip(self._factors, chosen, strict=True):
+            _declare(self.module, name)
             ends[node[block.exit]] = node[block.entry]
             with graph.inserting_before(node[block.exit]):
                 factors[node[block.exit]] = graph.get_attr(name)
@@ -119,9 +119,9 @@ class _Labels:
 class _Gating(Masking):
     """Corrections with gates that are given in every step, in the place of constants."""
 
-    def __init__(self, space: "SearchSpace", labels: _Labels, graph: fx.Graph) -> None:
-        super().__init__(space, space.full(), graph)
-        self._labels = labels
+    def __init__(self, space: "SearchSpace", labels: _Labels, module: fx.GraphModule) -> None:
+        super().__init__(space, space.full(), module.graph)
+        self._labels, self._module = labels, module
         self.gates: dict[str, tuple[Lines, int]] = {}
 
     def gate(self, node: Any, dims: Sequence[int], before: fx.Node) -> fx.Node | None:
@@ -131,8 +131,14 @@ class _Gating(Masking):
             return None
         name = f"_gate_{len(self.gates)}"
         self.gates[name] = lines, len(self.shape(node))
+        _declare(self._module, name)
         with self.graph.inserting_before(before):
             return self.graph.get_attr(name)
+
+
+def _declare(module: nn.Module, name: str) -> None:
+    """A tensor that every step gives anew."""
+    module.register_buffer(name, torch.ones(()), persistent=False)
 
 
 def _outer(gates: Tensor, lines: Lines, rank: int) -> Tensor:

@@ -7,6 +7,9 @@ from torch import nn, optim
 
 from compactor.training.config import TrainConfig
 
+_OWN = {"fixed": True, "eps": 1e-15}
+"""Gates that are nearly open or closed have gradients far below the eps of AdamW."""
+
 
 def build(
     named: Iterable[tuple[str, nn.Parameter]], config: TrainConfig, rates: Mapping[str, float] | None = None
@@ -21,7 +24,7 @@ def build(
     groups: list[dict[str, Any]] = [
         {"params": [p for p in scheduled if p.dim() > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in scheduled if p.dim() <= 1], "weight_decay": 0.0},
-        *({"params": [parameters[name]], "weight_decay": 0.0, "lr": rate, "fixed": True} for name, rate in own.items()),
+        *({"params": [parameters[name]], "weight_decay": 0.0, "lr": rate, **_OWN} for name, rate in own.items()),
     ]
     groups = [g for g in groups if g["params"]]
     if config.optimizer == "adamw":

@@ -37,7 +37,9 @@ class CofiConfig(ConstraintConfig, LogitsConfig):
     prune_epochs: int | None = Field(None, ge=1, description="passes over the data while pruning; half of the epochs")
     prune_lr: float | None = Field(None, gt=0, description="highest learning rate of the weights while pruning")
     gate_lr: float | None = Field(None, gt=0, description="learning rate of gates and multipliers; by number of steps")
-    warmup: int = Field(0, ge=0, description="epochs of distillation first, where the student is no copy of the teacher")
+    warmup: int = Field(
+        0, ge=0, description="epochs of distillation first, where the student is no copy of the teacher"
+    )
     ramp: float = Field(0.6, gt=0, le=1, description="share of pruning in which the constraint tightens")
     start: float = Field(5.0, description="log alpha at the start (10 in the paper, which takes longer to prune)")
     one_sided: bool = Field(False, description="do not pull a student that is below the constraint back up to it")

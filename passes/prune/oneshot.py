@@ -15,7 +15,7 @@ from compactor.passes.prune.constraint import Constraint, ConstraintConfig, cons
 from compactor.passes.prune.reconstruct import reconstructed
 from compactor.passes.search.importance import flat_outputs
 from compactor.pipeline.context import PassContext
-from compactor.pipeline.passes import Pass, PassConfig, PassResult
+from compactor.pipeline.passes import PassConfig, PassResult
 
 
 class OneshotConfig(ConstraintConfig):
@@ -30,7 +30,6 @@ class OneshotConfig(ConstraintConfig):
     reconstruct: bool = Field(True, description="fit the weights that read pruned axes to what they computed before")
     ridge: float = Field(1e-2, gt=0, description="pull of reconstruction towards the old weights")
     rows: int = Field(1 << 15, ge=1, description="most positions that one reconstruction looks at")
-
 
     """Options of `prune.cofi`; those of `distill.logits` hold for fine-tuning, and for pruning where they make sense."""
     """Rank units and blocks, keep the most important that meet the constraint, fit the weights that read them.

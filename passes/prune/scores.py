@@ -118,9 +118,7 @@ def _positions(space: SearchSpace, group: AxisGroup) -> Tensor:
     return found
 
 
-def _contributions(
-    program: Program, space: SearchSpace, inputs: Sequence[Tensor]
-) -> Iterator[tuple[Tensor, Tensor]]:
+def _contributions(program: Program, space: SearchSpace, inputs: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
     """Per op with a weight: the component of each index that it sums over, and the squared norm of its contribution."""
     values = _inputs_of(program, [op for op, _, _ in summed_weights(program)], inputs)
     for op, weight, dim in summed_weights(program):
@@ -146,4 +144,3 @@ def _inputs_of(program: Program, ops: Iterable[fx.Node], inputs: Sequence[Tensor
     with torch.no_grad():
         Watch(graphs.graph_module(program.graph, program.state), graph=program.graph).run(*inputs)
     return found
-

@@ -32,3 +32,13 @@ def around(model: Program, folder: Path, samples: int = 12, **options: Any) -> P
     folder.mkdir(exist_ok=True)
     train = Tensors(model.example_inputs(samples, seed=7))
     return replace(context(model, folder, train=train, labels=False), target=target(), **options)
+
+
+def fastest(model: Program, ctx: PassContext) -> float:
+    """Predicted milliseconds in the device's fastest precision."""
+    return min(ctx.target.predict(model.kernels(), p).p50 for p in ctx.target.precisions)
+
+
+def latency(model: Program, ctx: PassContext, share: float = 0.5) -> str:
+    """The option that asks for this share of the latency."""
+    return f"{share * fastest(model, ctx):.12f}ms"

@@ -42,6 +42,7 @@ def test_probabilities_are_frequencies(start: float) -> None:
 def test_multipliers_ascend() -> None:
     """A gradient step down the penalty raises the first multiplier where the cost is above the target."""
     made: Any = SimpleNamespace(gates=gates(), multipliers=torch.nn.Parameter(torch.tensor([0.5, 0.25])))
+
     def expected(units: dict[str, Tensor], blocks: object) -> Tensor:
         return torch.stack([v.double().mean() for v in units.values()]).sum()
 

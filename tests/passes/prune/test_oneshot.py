@@ -14,13 +14,13 @@ from compactor.passes.prune.oneshot import OneshotConfig, OneshotPruning
 from compactor.passes.prune.reconstruct import reconstructed
 from compactor.pipeline.context import PassContext
 from compactor.pipeline.passes import PassResult
-from tests.passes.prune.support import FAMILIES, around, teacher
+from tests.passes.prune.support import FAMILIES, around, latency, teacher
 from tests.passes.support import error, export
 
 
 def prune(model: Program, ctx: PassContext, **options: object) -> PassResult:
     """Half of the latency."""
-    given = {"speedup": 2.0, "margin": 1.0, "multiple": 1, **options}
+    given = {"speedup": 2.0, "margin": 1.0, "multiple": 1, "latency": latency(model, ctx), **options}
     return OneshotPruning(OneshotConfig.model_validate(given)).run(model, ctx)
 
 
@@ -44,9 +44,7 @@ def test_reconstruction_lowers_the_error_on_other_samples(name: str) -> None:
     space = space_of(model)
     subnet = space.sample(0, keep=0.75, depth=1.0)
     sliced = slice_program(model, subnet)
-    fitted = reconstructed(
-        model, sliced, space, subnet, model.example_inputs(64, 3), ridge=1e-2, rows=1 << 14, seed=0
-    )
+    fitted = reconstructed(model, sliced, space, subnet, model.example_inputs(64, 3), ridge=1e-2, rows=1 << 14, seed=0)
     assert error(model, fitted, 32, 9) < error(model, sliced, 32, 9)
     assert fitted.cost() == sliced.cost()
 
@@ -80,7 +78,9 @@ def test_dead_units_go_first(importance: str, tmp_path: Path) -> None:
             state[tensor] = value
     damaged = model.with_state(state)
     ctx = around(damaged, tmp_path)
-    found = prune(damaged, ctx, importance=importance, speedup=1.3, reconstruct=False, depth=False)
+    found = prune(
+        damaged, ctx, importance=importance, latency=latency(damaged, ctx, 0.75), reconstruct=False, depth=False
+    )
     kept = set(dict(Subnet.from_dict(found.metrics["subnet"]).kept).get(group.name, range(group.size)))
     live = set(range(group.size)) - dead
     assert len(kept) < group.size and (kept <= live or live <= kept)
