@@ -48,7 +48,7 @@ class Chooser:
         return self.at(-math.inf)
 
     def largest(self, cost: Callable[[Subnet], float], limit: float) -> Subnet:
-        """The largest subnet within the limit: the shift is bisected, then single groups and blocks grow while they fit.
+        """The largest subnet within the limit: the shift is bisected, then groups and blocks grow one by one.
 
         `least` when none fits.
         """

@@ -32,7 +32,7 @@ _TRAVEL = 50.0
 
 
 class CofiConfig(ConstraintConfig, LogitsConfig):
-    """Options of `prune.cofi`; those of `distill.logits` hold for fine-tuning, and for pruning where they make sense."""
+    """Options of `prune.cofi`; those of `distill.logits` hold for fine-tuning, and as far as it goes for pruning."""
 
     prune_epochs: int | None = Field(None, ge=1, description="passes over the data while pruning; half of the epochs")
     prune_lr: float | None = Field(None, gt=0, description="highest learning rate of the weights while pruning")

@@ -15,7 +15,7 @@ from compactor.passes.prune.constraint import Constraint, ConstraintConfig, cons
 from compactor.passes.prune.reconstruct import reconstructed
 from compactor.passes.search.importance import flat_outputs
 from compactor.pipeline.context import PassContext
-from compactor.pipeline.passes import PassConfig, PassResult
+from compactor.pipeline.passes import Pass, PassConfig, PassResult
 
 
 class OneshotConfig(ConstraintConfig):
@@ -31,7 +31,8 @@ class OneshotConfig(ConstraintConfig):
     ridge: float = Field(1e-2, gt=0, description="pull of reconstruction towards the old weights")
     rows: int = Field(1 << 15, ge=1, description="most positions that one reconstruction looks at")
 
-    """Options of `prune.cofi`; those of `distill.logits` hold for fine-tuning, and for pruning where they make sense."""
+
+class OneshotPruning(Pass):
     """Rank units and blocks, keep the most important that meet the constraint, fit the weights that read them.
 
     Nothing is trained and no label is needed. Raises `UsageError` for a constraint that cannot be reached,
