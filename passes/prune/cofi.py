@@ -138,8 +138,8 @@ class CofiPruning(Pass):
         self, program: Program, space: SearchSpace, student: GatedStudent, constraint: Constraint, goal: Goal
     ) -> tuple[Program, Subnet]:
         """The subnet of the gates that meets the constraint, made real; chosen again where a measurement corrects."""
-        chooser = self._chooser(space, *student.gates.odds())
         with torch.no_grad():
+            chooser = self._chooser(space, *student.gates.odds())
             folded = program.with_state(student.gated.folded(student.gates.values()))
         for _ in range(self.config.rounds):
             subnet = chooser.largest(constraint.cost, constraint.limit)

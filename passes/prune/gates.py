@@ -56,7 +56,7 @@ class HardConcrete(nn.Module):
 
     def split(self, flat: Tensor) -> Keep:
         """A number per gate by group and block."""
-        pieces = flat.split([*self._sizes.values(), len(self._blocks)])
+        pieces = torch.split(flat, [*self._sizes.values(), len(self._blocks)])
         return dict(zip(self._sizes, pieces, strict=False)), dict(zip(self._blocks, pieces[-1].unbind(), strict=True))
 
 

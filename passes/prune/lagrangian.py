@@ -57,4 +57,5 @@ class Pruning:
             excess = excess.clamp(min=0)
         multipliers = student.multipliers.cpu()
         first, second = (2 * multipliers.detach() - multipliers).double()
-        return first * excess + second * excess.square()
+        penalty: Tensor = first * excess + second * excess.square()
+        return penalty

@@ -132,7 +132,7 @@ def _moments(
     random, total = generator(seed, len(value)), 0
     sums: list[Tensor] = []
     share = max(1, rows // len(value))
-    for part, miss in zip(value.split(_TOGETHER), missing.split(_TOGETHER), strict=True):
+    for part, miss in zip(torch.split(value, _TOGETHER), torch.split(missing, _TOGETHER), strict=True):
         x, y = _positions(node, part, miss, window)
         picked = torch.randperm(x.shape[1], generator=random)[:share]
         x, y = (t[:, picked].flatten(0, 1).double() for t in (x, y))
@@ -148,5 +148,5 @@ def _positions(node: fx.Node, x: Tensor, y: Tensor, window: Sequence[int]) -> tu
     if node.target is aten.linear.default:
         return x.reshape(len(x), -1, x.shape[-1]), y.reshape(len(y), -1, y.shape[-1])
     stride, padding, dilation = (argument(node, i, n, [d, d]) for i, n, d in _WINDOW)
-    patches = F.unfold(x, list(window), dilation=dilation, padding=padding, stride=stride)
+    patches = F.unfold(x, tuple(window), dilation=dilation, padding=padding, stride=stride)
     return patches.transpose(1, 2), y.flatten(2).transpose(1, 2)

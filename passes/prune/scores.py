@@ -82,7 +82,7 @@ def taylor(
     gates = [*units.values(), *coarse.values()]
     scores = [torch.zeros_like(g) for g in gates]
     random, answers = generator(seed, 0x7A), Teacher(teacher)
-    for part in zip(*(x.split(_TOGETHER) for x in inputs), strict=True):
+    for part in zip(*(torch.split(x, _TOGETHER) for x in inputs), strict=True):
         found = gated(part, units, coarse)[0].float()
         odds = answers(part).reshape(-1, found.shape[-1]).softmax(-1)
         drawn = torch.multinomial(odds, 1, generator=random)[:, 0]
