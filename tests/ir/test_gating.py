@@ -29,7 +29,7 @@ def whole(model: Program, gates: Gates) -> Gates:
 
 
 def distance(found: Tensor, wanted: Tensor) -> float:
-    return float((found - wanted).norm() / wanted.norm())
+    return float((found.detach() - wanted).norm() / wanted.norm())
 
 
 def first(outputs: Tensor | tuple[Tensor, ...]) -> Tensor:
