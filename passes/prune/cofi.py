@@ -76,7 +76,7 @@ class CofiPruning(Pass):
         tuned = self._distillation().run(sliced, ctx)
         metrics: dict[str, Any] = {
             **constraint.metrics(subnet),
-            "expected": float(constraint.expected(*student.gates.probabilities())),
+            "expected": constraint.expected(*student.gates.probabilities()).item(),
             "pruning": {"steps": result.steps, "epochs": result.epochs, "multipliers": student.multipliers.tolist()},
             "finetuning": tuned.metrics,
             **student_metrics(goal, space, subnet),

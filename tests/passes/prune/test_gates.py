@@ -36,7 +36,7 @@ def test_probabilities_are_frequencies(start: float) -> None:
     wanted = 1 / (1 + math.exp(-(start - BETA * math.log(-LOW / HIGH))))
     assert float((values > 0).float().mean()) == pytest.approx(wanted, abs=0.02)
     probabilities = torch.cat([*made.probabilities()[0].values()])
-    assert float(probabilities.mean()) == pytest.approx(wanted, abs=0.01)
+    assert probabilities.mean().item() == pytest.approx(wanted, abs=0.01)
 
 
 def test_multipliers_ascend() -> None:
@@ -48,14 +48,14 @@ def test_multipliers_ascend() -> None:
 
     constraint: Any = SimpleNamespace(whole=10.0, limit=5.0, expected=expected)
     pruning = Pruning(None, constraint, ramp=0.5, one_sided=False)  # type: ignore[arg-type]
-    cost = float(constraint.expected(*made.gates.probabilities())) / 10
+    cost = constraint.expected(*made.gates.probabilities()).item() / 10
     penalty = pruning.penalty(made, cost - 0.2)
-    assert float(penalty) == pytest.approx(0.5 * 0.2 + 0.25 * 0.04, rel=1e-5)
+    assert penalty.item() == pytest.approx(0.5 * 0.2 + 0.25 * 0.04, rel=1e-5)
     penalty.backward()
     assert made.multipliers.grad.tolist() == pytest.approx([-0.2, -0.04], rel=1e-4)
     assert made.gates.log_alpha.grad.max() > 0, "gates close"
     pruning.one_sided = True
-    assert float(pruning.penalty(made, cost + 0.1)) == 0
+    assert pruning.penalty(made, cost + 0.1).item() == 0
 
 
 def test_the_target_falls_linearly_and_stays() -> None:
