@@ -1,7 +1,9 @@
 """The kernels of a search space in expectation: differentiable in what is kept, for passes that learn it."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,7 +12,7 @@ from torch import Tensor
 from compactor.errors import InputError
 from compactor.ir.blocks import live_nodes
 from compactor.ir.kernels import EPILOGUES
-from compactor.ir.presence import Presence
+from compactor.ir.presence import Presence, padded
 
 if TYPE_CHECKING:
     from compactor.ir.space import SearchSpace
@@ -56,12 +58,25 @@ class Expectation:
         self._units = {g.name: (g.size,) for g in space.groups}
         self._blocks: dict[str, tuple[int, ...]] = {b.name: () for b in space.blocks}
 
-        def left(dropped: frozenset[str]) -> frozenset[int]:
+        @cache
+        def live(dropped: frozenset[str]) -> set[str]:
             subnet = space.choose({}, sorted(dropped))
-            live = {n.name for n in live_nodes(space.program.graph, space.replaced(subnet))}
-            return frozenset(i for i, (_, node) in enumerate(self._plan.names) if node in live)
+            return {n.name for n in live_nodes(space.program.graph, space.replaced(subnet))}
 
-        self._presence = Presence(left, list(self._blocks), len(self._plan.names))
+        def presence(nodes: Sequence[str]) -> Presence:
+            def left(dropped: frozenset[str]) -> frozenset[int]:
+                return frozenset(i for i, node in enumerate(nodes) if node in live(dropped))
+
+            return Presence(left, list(self._blocks), len(nodes))
+
+        tensors = [n for n in space.program.graph.nodes if n.op == "get_attr"]
+        self._presence = presence([node for _, node in self._plan.names])
+        self._held = presence([n.name for n in tensors])
+        shapes = [self._plan.sizes.shapes[n] for n in tensors]
+        widths = [space.program.state[str(n.target)].element_size() for n in tensors]
+        fixed = [math.prod(n for n, variable in shape if variable is None) for shape in shapes]
+        self._bytes = torch.tensor([w * n for w, n in zip(widths, fixed, strict=True)], dtype=torch.float64)
+        self._variables = [[v for _, v in shape if v is not None] for shape in shapes]
 
     def kernels(self, units: Mapping[str, Tensor], blocks: Mapping[str, Tensor]) -> ExpectedKernels:
         """The kernels at these probabilities of being kept.
@@ -78,6 +93,15 @@ class Expectation:
         kinds, numbers = tuple(kind for kind, _ in self._plan.names), table.shape[1] - len(EPILOGUES)
         columns = [*table[:, :numbers].unbind(1), table[:, numbers:]]
         return ExpectedKernels(kinds, present, *columns)
+
+    def bytes(self, units: Mapping[str, Tensor], blocks: Mapping[str, Tensor]) -> Tensor:
+        """The bytes of all tensors at these probabilities, a float64 scalar; arguments and errors as in `kernels`.
+
+        At 0 and 1 they are those of `SearchSpace.cost`.
+        """
+        sizes = self._plan.sizes.expected(_flat("group", self._units, units))
+        factors = torch.cat([sizes, sizes.new_ones(1)])[padded(self._variables, len(sizes))].prod(1)
+        return (self._held.of(_flat("block", self._blocks, blocks)) * self._bytes * factors).sum()
 
 
 def _flat(what: str, shapes: Mapping[str, tuple[int, ...]], given: Mapping[str, Tensor]) -> Tensor:

@@ -30,8 +30,8 @@ class Presence:
             joint = _smallest(kernel, left, [name for name in blocks if name not in own])
             found = [frozenset([name]) for name in own] + ([joint] if joint else [])
             needs.append([sets.setdefault(s, len(sets)) for s in found])
-        self._sets = _padded([[number[name] for name in s] for s in sets], len(blocks))
-        self._needs = _padded(needs, len(sets))
+        self._sets = padded([[number[name] for name in s] for s in sets], len(blocks))
+        self._needs = padded(needs, len(sets))
 
     def of(self, keep: Tensor) -> Tensor:
         """The probability of every kernel; ``keep``: that of every block, (blocks,)."""
@@ -50,7 +50,8 @@ def _smallest(kernel: int, left: Left, blocks: Sequence[str]) -> frozenset[str] 
     return chosen
 
 
-def _padded(rows: Sequence[Sequence[int]], fill: int) -> Tensor:
+def padded(rows: Sequence[Sequence[int]], fill: int) -> Tensor:
+    """Rows of numbers as one table, (rows, longest), short ones filled."""
     width = max(map(len, rows), default=0)
     filled = [[*row, *[fill] * (width - len(row))] for row in rows]
     return torch.tensor(filled, dtype=torch.long).reshape(len(rows), width)

@@ -86,11 +86,13 @@ def fit(
     name: str = "training",
     evaluate: Callable[[Mapping[str, Tensor]], float] | None = None,
     progress: Progress | None = None,
+    rates: Mapping[str, float] | None = None,
 ) -> Result:
     """Train ``module`` (in place) on ``split`` and return the weights.
 
     Continues from ``workspace / name.checkpoint`` when it is there; the result is the same, bit by bit. ``evaluate``
     scores a state (higher is better) up to ten times in the run; the averaged and the plain weights both compete.
+    ``rates``: parameters by name that have a learning rate of their own, the same in every step.
 
     Raises:
         DivergedError: the loss or the gradient is not finite; names step and learning rate.
@@ -100,7 +102,7 @@ def fit(
         raise InputError("there is nothing to train on: the training split is empty", "give at least one sample")
     with processes() as group, memory_kept(), torch.random.fork_rng(devices=[]):
         path = workspace / f"{name}.checkpoint"
-        return _Run(module, objective, split, config, path, evaluate, progress or Silent(), group).run()
+        return _Run(module, objective, split, config, path, evaluate, progress or Silent(), group, rates).run()
 
 
 class _Run:
@@ -116,6 +118,7 @@ class _Run:
         evaluate: Callable[[Mapping[str, Tensor]], float] | None,
         progress: Progress,
         group: Processes,
+        rates: Mapping[str, float] | None,
     ) -> None:
         self.objective, self.config, self.path, self.group = objective, config, path, group
         self.evaluate, self.progress, self.samples = evaluate, progress, len(split)
@@ -125,21 +128,21 @@ class _Run:
         if isinstance(module, fx.GraphModule):
             relus_in_place(module)
         self.wrapped = group.wrap(self.module)
-        self.optimizer = optimizers.build(module.named_parameters(), config)
+        self.optimizer = optimizers.build(module.named_parameters(), config, rates)
         self.average = Average(module, config.ema) if config.ema else None
         lengths = getattr(split, "lengths", None)
         self.lengths = None if lengths is None else torch.as_tensor(lengths)
         self.per_epoch = max(1, self.samples // config.batch)
         self.total = self.per_epoch * config.epochs
-        self.key = self._identity(split)
+        self.key = self._identity(split, rates)
         self.step, self.loss, self.seconds, self.stopped = 0, float("nan"), 0.0, ""
         self.best: State | None = None
         self.score: float | None = None
         self.scores: list[tuple[int, float]] = []
 
-    def _identity(self, split: Split) -> str:
+    def _identity(self, split: Split, rates: Mapping[str, float] | None) -> str:
         shapes = {k: list(v.shape) for k, v in self.module.state_dict().items()}
-        parts = (self.config.model_dump_json(), split.fingerprint, self.objective.key, shapes, self.group.world)
+        parts = (self.config.model_dump_json(), split.fingerprint, self.objective.key, shapes, self.group.world, rates)
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
     # -- the loop --------------------------------------------------------------------------------------------------

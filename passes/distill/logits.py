@@ -56,21 +56,9 @@ class LogitsDistillation(Pass):
         """Train. Raises `DivergedError`, `UnsupportedError` for outputs that are not class logits."""
         if program.fingerprint == ctx.teacher.fingerprint:
             return PassResult(program, modified=False, metrics={"skipped": "the student is the teacher"})
-        teacher = Teacher(ctx.teacher)
-        views = self._views(program, teacher, ctx)
-        count = self.config.views if views else 1
-        objective = Distillation(
-            teacher=teacher,
-            split=ctx.data.train,
-            workspace=ctx.workspace,
-            temperature=self.config.temperature,
-            label_weight=self.config.label_weight,
-            views=views,
-            count=count,
-            keep=self.config.keep,
-            progress=ctx.progress,
-        )
-        config = self._training(program, ctx, count)
+        objective = self.objective(program, ctx)
+        teacher, views, count = objective.teacher, objective.views, objective.count
+        config = self.training(program, ctx, count)
         metric, evaluate = _selection(program, teacher, ctx)
         before = evaluate(program.state)
         module = program.module(train=True, dropout=self.config.dropout)
@@ -94,6 +82,22 @@ class LogitsDistillation(Pass):
             metrics["stopped"] = result.stopped
         return PassResult(program.with_state(result.state) if better else program, modified=better, metrics=metrics)
 
+    def objective(self, program: Program, ctx: PassContext) -> Distillation:
+        """What is minimised: the teacher's soft targets on views of the training split."""
+        teacher = Teacher(ctx.teacher)
+        views = self._views(program, teacher, ctx)
+        return Distillation(
+            teacher=teacher,
+            split=ctx.data.train,
+            workspace=ctx.workspace,
+            temperature=self.config.temperature,
+            label_weight=self.config.label_weight,
+            views=views,
+            count=self.config.views if views else 1,
+            keep=self.config.keep,
+            progress=ctx.progress,
+        )
+
     def _views(self, program: Program, teacher: Teacher, ctx: PassContext) -> Views | None:
         if not recipes.takes_images(program) or ctx.data.synthetic:
             return None
@@ -105,7 +109,8 @@ class LogitsDistillation(Pass):
             shift = min(program.inputs[0].shape[2:]) // 8
         return Views(len(ctx.data.train), shift, flip, ctx.seed) if shift or flip else None
 
-    def _training(self, program: Program, ctx: PassContext, views: int) -> TrainConfig:
+    def training(self, program: Program, ctx: PassContext, views: int) -> TrainConfig:
+        """How it is minimised."""
         recipe, config, train = recipes.recipe_of(program), self.config, ctx.data.train
         return TrainConfig(
             epochs=config.epochs or effort.epochs(ctx.effort, program, ctx.teacher, train, views),

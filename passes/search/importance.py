@@ -41,16 +41,17 @@ def rank(
 
 def block_damage(program: Program, space: SearchSpace, inputs: Sequence[Tensor]) -> dict[str, float]:
     """Relative change of the outputs when one block alone is removed, by block name."""
-    reference = _outputs(program, inputs)
+    reference = flat_outputs(program, inputs)
     damage = {}
     for block in space.blocks:
         removed = slice_program(program, space.choose({}, (block.name,)))
-        change = (_outputs(removed, inputs) - reference).norm() / reference.norm().clamp_min(1e-12)
+        change = (flat_outputs(removed, inputs) - reference).norm() / reference.norm().clamp_min(1e-12)
         damage[block.name] = float(change)
     return damage
 
 
-def _outputs(program: Program, inputs: Sequence[Tensor]) -> Tensor:
+def flat_outputs(program: Program, inputs: Sequence[Tensor]) -> Tensor:
+    """All outputs one after the other, float32."""
     result = program(*inputs)
     outputs = result if isinstance(result, tuple) else (result,)
     return torch.cat([o.float().flatten() for o in outputs])

@@ -142,3 +142,18 @@ def test_bad_blocks_and_unknown_names_are_refused() -> None:
 
 def _ones(space: SearchSpace, group: int) -> Tensor:
     return torch.ones(space.groups[group].size)
+
+
+def test_bytes_are_those_of_the_subnet(architecture: str) -> None:
+    space = space_of(program(architecture))
+    expectation = Expectation(space)
+    for subnet in [space.full(), *(space.sample(seed, depth=d) for seed in range(3) for d in (0.5, 1.0))]:
+        assert float(expectation.bytes(*hard(space, subnet))) == space.cost(subnet).bytes
+
+
+def test_bytes_have_gradients() -> None:
+    space = space_of(program("bert"))
+    units, blocks = soft(space, 0, least=0.5)
+    values = [*units.values(), *blocks.values()]
+    gradients = torch.autograd.grad(Expectation(space).bytes(units, blocks), values)
+    assert all(bool(g.gt(0).all()) for g in gradients)

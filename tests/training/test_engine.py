@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from compactor.errors import InputError
-from compactor.training import DivergedError, TrainConfig, checkpoint, fit
+from compactor.training import DivergedError, TrainConfig, checkpoint, fit, optimizers
 from compactor.training.engine import Result
 from tests.training.samples import Labels, blobs, network, program
 
@@ -206,3 +206,15 @@ def test_the_global_random_state_is_left_alone(tmp_path: Path) -> None:
     torch.manual_seed(7)
     fit(module, Labels(split), split, CONFIG, tmp_path)
     assert torch.equal(torch.rand(1), want)
+
+
+def test_parameters_with_a_rate_of_their_own(tmp_path: Path) -> None:
+    """The rate stays what it is while that of the others follows the schedule."""
+    module = program(network(4)).module(train=True)
+    named = dict(module.named_parameters())
+    name = next(iter(named))
+    optimizer = optimizers.build(named.items(), CONFIG, {name: 0.5})
+    optimizers.set_rate(optimizer, 0.125)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert {n: rates[id(p)] for n, p in named.items()} == {n: 0.5 if n == name else 0.125 for n in named}
+    assert not same(run(tmp_path, rates={name: 0.5}), run(tmp_path)), "another run, with another checkpoint"

@@ -1,6 +1,5 @@
 """Normalisations. Under a mask, statistics run over what is kept (CoFi, ACL 2022, section 3.1)."""
 
-import numpy as np
 import torch
 from torch import fx
 
@@ -52,8 +51,8 @@ def mask_layer_norm(old: fx.Node, new: fx.Node, masking: Masking) -> None:
     count = len(arguments(old)[1])
     rank = len(masking.shape(old))
     dims = list(range(rank - count, rank))
-    mask = masking.mask(arguments(old)[0], dims)
-    if mask is None:
+    gate = masking.gate(arguments(old)[0], dims, new)
+    if gate is None:
         return
     weight, bias = argument(new, 2, "weight"), None
     if new.target is aten.layer_norm.default:
@@ -63,7 +62,7 @@ def mask_layer_norm(old: fx.Node, new: fx.Node, masking: Masking) -> None:
         eps = argument(new, 3, "eps")
         eps = torch.finfo(masking.dtype(old)).eps if eps is None else eps
     centre = new.target is aten.layer_norm.default
-    result = masking.normalise(new, mask, dims, float(eps), centre=centre)
+    result = masking.normalise(new, arguments(new)[0], gate, dims, float(eps), centre=centre)
     with masking.graph.inserting_before(new):
         if isinstance(weight, fx.Node):
             result = masking.graph.call_function(aten.mul.Tensor, (result, weight))
@@ -117,19 +116,14 @@ def normalised_in_groups(node: fx.Node, repeats: Repeats) -> None:
 def mask_group_norm(old: fx.Node, new: fx.Node, masking: Masking) -> None:
     """Statistics change only where channels within a group are removed: then per group over kept channels."""
     shape = masking.shape(old)
-    alive = masking.alive(arguments(old)[0], 1)
-    if _whole_groups(old, shape[1]) or alive is None or alive.all():
+    gate = None if _whole_groups(old, shape[1]) else masking.gate(arguments(old)[0], [1], new)
+    if gate is None:
         return
-    groups = int(arguments(old)[1])
-    graph, args = masking.graph, arguments(new)
-    per_group = alive.reshape(groups, -1)
+    graph, args, groups = masking.graph, arguments(new), int(arguments(old)[1])
     with graph.inserting_before(new):
-        split = graph.call_function(aten.unflatten.int, (args[0], 1, [groups, -1]))
-    mask = per_group.reshape(1, *per_group.shape, *[1] * (len(shape) - 2))
-    dims = list(range(2, len(shape) + 1))
+        split, gate = (graph.call_function(aten.unflatten.int, (n, 1, [groups, -1])) for n in (args[0], gate))
     eps = float(argument(new, 4, "eps", 1e-5))
-    kept = int(per_group[0].sum()) * int(np.prod(shape[2:], dtype=np.int64))
-    result = masking.normalise(new, mask, dims, eps, centre=True, source=split, kept=kept)
+    result = masking.normalise(new, split, gate, list(range(2, len(shape) + 1)), eps, centre=True)
     with graph.inserting_before(new):
         result = graph.call_function(aten.flatten.using_ints, (result, 1, 2))
         for parameter, op in zip(args[2:4], (aten.mul.Tensor, aten.add.Tensor), strict=False):

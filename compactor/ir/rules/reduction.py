@@ -108,15 +108,19 @@ def _glu(node: fx.Node, analysis: Analysis) -> AxesTree:
 @masked("mean", "sum", "linalg_vector_norm", "norm")
 def mask_sum(old: fx.Node, new: fx.Node, masking: Masking) -> None:
     """Removed indices count neither in the sum nor in the mean's divisor."""
-    shape = masking.shape(arguments(old)[0])
-    dims = reduced_dims(old, len(shape))
-    mask = masking.mask(arguments(old)[0], dims)
-    if mask is None:
+    source = arguments(old)[0]
+    dims = reduced_dims(old, len(masking.shape(source)))
+    gate = masking.gate(source, dims, new)
+    if gate is None:
         return
-    new.update_arg(0, masking.zeroed(arguments(old)[0], arguments(new)[0], new))
+    graph = masking.graph
+    with graph.inserting_before(new):
+        new.update_arg(0, graph.call_function(aten.mul.Tensor, (arguments(new)[0], gate)))
     if op_name(old) == "mean":
-        with masking.graph.inserting_after(new):
-            scaled = masking.graph.call_function(aten.mul.Tensor, (new, masking.share(arguments(old)[0], dims)))
+        with graph.inserting_before(new):
+            share = graph.call_function(aten.mean.dim, (gate, dims, bool(argument(old, 2, "keepdim", False))))
+        with graph.inserting_after(new):
+            scaled = graph.call_function(aten.div.Tensor, (new, share))
         new.replace_all_uses_with(scaled, delete_user_cb=lambda user: user is not scaled)
 
 

@@ -1,0 +1,167 @@
+"""`prune.cofi`: structured pruning, coarse and fine together, to a latency on the target, a size or MACs.
+
+CoFi (Xia et al., ACL 2022, arXiv 2204.00408) on the search space of any Program. Ours: the constraint may be the
+predicted latency of the target, through the same expected gates; gates of units act where their values are read.
+"""
+
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+
+from compactor.errors import InputError
+from compactor.ir.probe import verify_rules
+from compactor.ir.program import Program
+from compactor.ir.slicing import slice_program
+from compactor.ir.space import SearchSpace, space_of
+from compactor.ir.subnet import Subnet
+from compactor.passes.distill import recipe as recipes
+from compactor.passes.distill.logits import LogitsConfig, LogitsDistillation
+from compactor.passes.prune.choosing import Chooser, uniform
+from compactor.passes.prune.constraint import Constraint, ConstraintConfig, constraint_of, prunable, student_metrics
+from compactor.passes.prune.gates import GatedStudent
+from compactor.passes.prune.lagrangian import Pruning
+from compactor.passes.search.goal import Goal, Option
+from compactor.pipeline.context import PassContext
+from compactor.pipeline.passes import Pass, PassConfig, PassResult
+from compactor.training import Result, TrainConfig, effort, fit
+
+_TRAVEL = 50.0
+"""Distance that log alpha may travel in a short run, against 0.01 per step of the paper."""
+
+
+class CofiConfig(ConstraintConfig, LogitsConfig):
+    """Options of `prune.cofi`; those of `distill.logits` hold for fine-tuning, and as far as it goes for pruning."""
+
+    prune_epochs: int | None = Field(None, ge=1, description="passes over the data while pruning; half of the epochs")
+    prune_lr: float | None = Field(None, gt=0, description="highest learning rate of the weights while pruning")
+    gate_lr: float | None = Field(None, gt=0, description="learning rate of gates and multipliers; by number of steps")
+    warmup: int = Field(
+        0, ge=0, description="epochs of distillation first, where the student is no copy of the teacher"
+    )
+    ramp: float = Field(0.6, gt=0, le=1, description="share of pruning in which the constraint tightens")
+    start: float = Field(5.0, description="log alpha at the start (10 in the paper, which takes longer to prune)")
+    one_sided: bool = Field(False, description="do not pull a student that is below the constraint back up to it")
+
+
+class CofiPruning(Pass):
+    """Warm up, prune under gates, slice to the subnet that meets the constraint, fine-tune: all against the teacher.
+
+    Each of the three trainings has its own optimizer and checkpoints; a stopped run goes on where it was. Raises
+    `UsageError` for a constraint that cannot be reached, `InputError` for less data than a batch, `DivergedError`.
+    """
+
+    name: ClassVar[str] = "prune.cofi"
+    requires: ClassVar[frozenset[str]] = frozenset({"canonical"})
+    ensures: ClassVar[frozenset[str]] = frozenset({"trained"})
+    after: ClassVar[tuple[str, ...]] = ("canonicalize", "search")
+    before: ClassVar[tuple[str, ...]] = ("distill", "fold_batchnorm", "quantize")
+    Config: ClassVar[type[PassConfig]] = CofiConfig
+
+    def run(self, program: Program, ctx: PassContext) -> PassResult:
+        """Prune."""
+        config, space = self.config, space_of(program)
+        verify_rules(space)
+        least = self._chooser(space, *uniform(space, prunable(space, config), config.depth)).least
+        constraint, goal = constraint_of(program, space, config, ctx, least)
+        if constraint.loose:
+            return PassResult(program, False, constraint.skipped(space.full()))
+        constraint.check(least)
+        program = self._warmed_up(program, ctx)
+        student, result = self._pruned(program, space, constraint, ctx)
+        sliced, subnet = self._sliced(program, space, student, constraint, goal)
+        if not goal.fits_size(Option(space, subnet)):
+            ctx.progress.note("the size budget is not met: prune with constraint=size")
+        tuned = self._distillation().run(sliced, ctx)
+        metrics: dict[str, Any] = {
+            **constraint.metrics(subnet),
+            "expected": constraint.expected(*student.gates.probabilities()).item(),
+            "pruning": {"steps": result.steps, "epochs": result.epochs, "multipliers": student.multipliers.tolist()},
+            "finetuning": tuned.metrics,
+            **student_metrics(goal, space, subnet),
+        }
+        return PassResult(tuned.program, True, metrics)
+
+    # -- phases ----------------------------------------------------------------------------------------------------
+
+    def _warmed_up(self, program: Program, ctx: PassContext) -> Program:
+        """The student distilled first; nothing is to be learned where it is the teacher."""
+        if not self.config.warmup:
+            return program
+        folder = ctx.workspace / "warmup"
+        folder.mkdir(exist_ok=True)
+        return self._distillation(epochs=self.config.warmup).run(program, replace(ctx, workspace=folder)).program
+
+    def _pruned(
+        self, program: Program, space: SearchSpace, constraint: Constraint, ctx: PassContext
+    ) -> tuple[GatedStudent, Result]:
+        """The student with trained gates and weights."""
+        config, distillation = self.config, self._distillation().objective(program, ctx)
+        training = self._training(program, ctx, distillation.count)
+        groups, blocks = prunable(space, config), [b.name for b in space.blocks] if config.depth else []
+        student = GatedStudent.of(
+            program, space, [g.name for g in groups], blocks,
+            start=config.start, dropout=config.dropout, seed=ctx.seed,
+        )  # fmt: skip
+        objective = Pruning(distillation, constraint, config.ramp, config.one_sided)
+        steps = training.epochs * max(1, len(ctx.data.train) // training.batch)
+        rate = config.gate_lr or max(0.01, _TRAVEL / steps)
+        rates = {"gates.log_alpha": rate, "multipliers": rate}
+        result = fit(
+            student, objective, ctx.data.train, training, ctx.workspace,
+            name="pruning", progress=ctx.progress, rates=rates,
+        )  # fmt: skip
+        student.load_state_dict(result.state)
+        return student, result
+
+    def _training(self, program: Program, ctx: PassContext, views: int) -> TrainConfig:
+        config, samples = self.config, len(ctx.data.train)
+        whole = config.epochs or effort.epochs(ctx.effort, program, ctx.teacher, ctx.data.train, views)
+        batch = config.batch or recipes.batch_size(recipes.recipe_of(program), samples)
+        if samples < batch:
+            raise InputError(
+                f"{samples} training samples are fewer than one batch of {batch}", "give more data, or a smaller batch="
+            )
+        return TrainConfig(
+            epochs=config.prune_epochs or max(1, whole // 2),
+            batch=batch,
+            accumulate=config.accumulate,
+            optimizer="adamw",
+            lr=config.prune_lr or _rate(program),
+            weight_decay=recipes.OTHERS.weight_decay if config.weight_decay is None else config.weight_decay,
+            clip=recipes.OTHERS.clip,
+            seed=ctx.seed,
+            seconds=config.seconds,
+        )
+
+    def _sliced(
+        self, program: Program, space: SearchSpace, student: GatedStudent, constraint: Constraint, goal: Goal
+    ) -> tuple[Program, Subnet]:
+        """The subnet of the gates that meets the constraint, made real; chosen again where a measurement corrects."""
+        with torch.no_grad():
+            chooser = self._chooser(space, *student.gates.odds())
+            folded = program.with_state(student.gated.folded(student.gates.values()))
+        for _ in range(self.config.rounds):
+            subnet = chooser.largest(constraint.cost, constraint.limit)
+            sliced = slice_program(folded, subnet)
+            if constraint.kind != "latency" or not goal.ruler.correct(sliced, space.kernels(subnet)):
+                break
+        return sliced, subnet
+
+    # -- parts -----------------------------------------------------------------------------------------------------
+
+    def _chooser(self, space: SearchSpace, units: Any, blocks: Any) -> Chooser:
+        config = self.config
+        return Chooser(
+            space, prunable(space, config), units, blocks, smallest=config.smallest, multiple=config.multiple
+        )
+
+    def _distillation(self, **changes: Any) -> LogitsDistillation:
+        own = {name: getattr(self.config, name) for name in LogitsConfig.model_fields}
+        return LogitsDistillation(LogitsConfig(**{**own, **changes}))
+
+
+def _rate(program: Program) -> float:
+    """The rate of AdamW for the weights: networks with batch norms bear more."""
+    return recipes.OTHERS.lr if recipes.recipe_of(program) is recipes.OTHERS else 1e-3

@@ -1,0 +1,61 @@
+"""The objective of pruning: distillation under random gates, and a Lagrangian that holds the expected cost to a target.
+
+CoFi (ACL 2022), section 3.2, after Wang et al. (EMNLP 2020): the multipliers are trained by gradient ascent while the
+target falls linearly from the whole cost to the limit.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from compactor.data import Batch
+from compactor.passes.prune.constraint import Constraint
+from compactor.passes.prune.gates import GatedStudent
+from compactor.training.distillation import Distillation
+from compactor.training.engine import Micro
+
+
+@dataclass
+class Pruning:
+    """What is minimised for a `GatedStudent`: its loss against the teacher, plus l1 (s - t) + l2 (s - t)^2.
+
+    s is the expected cost and t the target, both as shares of the whole cost. ``ramp``: share of the steps in which t
+    falls to the limit; ``one_sided``: being below the target costs nothing (TinyCLIP, ICCV 2023, section 3.3).
+    """
+
+    distillation: Distillation
+    constraint: Constraint
+    ramp: float
+    one_sided: bool
+
+    @property
+    def key(self) -> str:
+        """Teacher, options, views and limit."""
+        limit = f"{self.constraint.kind} {self.constraint.limit!r} of {self.constraint.whole!r}"
+        return f"{self.distillation.key} {limit} {self.ramp} {self.one_sided}"
+
+    def batch(self, micro: Micro) -> Batch:
+        """As for distillation."""
+        return self.distillation.batch(micro)
+
+    def target(self, micro: Micro) -> float:
+        """The share of the whole cost to be at in this step."""
+        limit = self.constraint.limit / self.constraint.whole
+        return 1 + (limit - 1) * min(1.0, (micro.step + 1) / (self.ramp * micro.total))
+
+    def loss(self, module: nn.Module, batch: Batch, micro: Micro) -> Tensor:
+        """Distillation and penalty."""
+        loss = self.distillation.loss(module, batch, micro)
+        inner: Any = getattr(module, "module", module)  # several processes wrap it
+        return loss + self.penalty(inner, self.target(micro)).to(loss)
+
+    def penalty(self, student: GatedStudent, target: float) -> Tensor:
+        """The Lagrangian term at a target share; descent on it ascends in the multipliers."""
+        excess = self.constraint.expected(*student.gates.probabilities()) / self.constraint.whole - target
+        if self.one_sided:
+            excess = excess.clamp(min=0)
+        multipliers = student.multipliers.cpu()
+        first, second = (2 * multipliers.detach() - multipliers).double()
+        penalty: Tensor = first * excess + second * excess.square()
+        return penalty
