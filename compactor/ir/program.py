@@ -113,11 +113,11 @@ class Program:
                 )
         return tuple(inputs)
 
-    def module(self, *, train: bool = False) -> fx.GraphModule:
+    def module(self, *, train: bool = False, dropout: bool = True) -> fx.GraphModule:
         """An independent module with its own copy of the weights; outputs are a tuple.
 
-        With ``train``, batch norms use and update batch statistics and dropout is active. Its ``state_dict()`` goes
-        back in through `with_state`.
+        With ``train``, batch norms use and update batch statistics, and dropout is active unless told otherwise. Its
+        ``state_dict()`` goes back in through `with_state`.
         """
         graph, _ = graphs.copy_graph(self.graph)
         if train:
@@ -125,7 +125,7 @@ class Program:
                 if node.target is aten.batch_norm.default:
                     graphs.set_argument(node, 5, "training", True)
                 elif node.target is aten.dropout.default:
-                    graphs.set_argument(node, 2, "train", True)
+                    graphs.set_argument(node, 2, "train", dropout)
         return graphs.graph_module(graph, {k: v.detach().clone() for k, v in self.state.items()}, self.trainable)
 
     def example_inputs(self, batch: int = 1, seed: int = 0) -> tuple[Tensor, ...]:

@@ -167,6 +167,11 @@ class SearchSpace:
                 result[dim] = project(kept, axis)
         return result
 
+    def kept_weights(self, subnet: Subnet) -> dict[str, list[Alive | None]]:
+        """Which indices of every tensor's dimensions are kept (None: all), as if no block were removed."""
+        alive = self.alive(subnet)
+        return {name: self.kept_indices(self.analysis.of(node), alive) for name, node in self._tensors.items()}
+
     def shapes(self, subnet: Subnet) -> Shapes:
         """Predicted shape of every node (a list for several outputs) at batch 1 and nominal sizes."""
         alive = self.alive(subnet)

@@ -26,7 +26,11 @@ def epochs(effort: str, student: Program, teacher: Program, split: Split, views:
 
     A training step costs three forwards (Kaplan et al., arXiv 2001.08361, section 2.1).
     """
-    low, high = EPOCHS[effort]
     asked = views * sample_macs(teacher, split) * len(split)
-    epoch = 3 * sample_macs(student, split) * len(split)
-    return max(low, min(high, int((MACS[effort] - asked) / epoch)))
+    return affordable(effort, 3 * sample_macs(student, split) * len(split), asked)
+
+
+def affordable(effort: str, epoch: float, before: float = 0.0) -> int:
+    """Epochs of ``epoch`` multiply-accumulates each that the effort pays for, after ``before`` of them."""
+    low, high = EPOCHS[effort]
+    return max(low, min(high, int((MACS[effort] - before) / epoch)))

@@ -1,5 +1,9 @@
-"""Distillation losses on logits."""
+"""Distillation losses: on logits, and on relations."""
 
+import math
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -18,3 +22,53 @@ def soft(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
 def hard(student: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy with labels, mean over all but the last axis."""
     return F.cross_entropy(student.reshape(-1, student.shape[-1]).float(), labels.reshape(-1))
+
+
+def attention_relation(
+    student: Sequence[Tensor],
+    teacher: Sequence[Tensor],
+    valid: Tensor | None = None,
+    *,
+    heads: int = 12,
+    softmax: bool = True,
+) -> Tensor:
+    """How far the self-relations A Aᵀ / sqrt(width) of queries, keys and values are apart, summed over the three.
+
+    Each is (N, heads, T, width). The heads are concatenated and split again into relation heads: the largest number up
+    to ``heads`` that divides the widths of both. ``valid``, (N or 1, T): positions that are no padding.
+    MiniLMv2 (arXiv 2012.15828) with the squared error of AutoDistil (arXiv 2201.12507), whose
+    released code leaves the softmax out. Ours: relative to the teacher's mean square, so that one weight serves both.
+    """
+    with torch.autocast(student[0].device.type, enabled=False):
+        total = student[0].new_zeros((), dtype=torch.float32)
+        for ours, theirs in zip(student, teacher, strict=True):
+            length = ours.shape[2]
+            seen = valid if valid is not None and valid.shape[1] == length else ours.new_ones(1, length).bool()
+            common = math.gcd(ours.shape[1] * ours.shape[3], theirs.shape[1] * theirs.shape[3])
+            split = next(n for n in range(min(heads, common), 0, -1) if common % n == 0)
+            found, goal = (_self_relation(x, split, seen, softmax) for x in (ours, theirs))
+            total = total + _relative(found, goal, seen[:, None, :, None] & seen[:, None, None, :])
+    return total
+
+
+def feature_relation(student: Tensor, teacher: Tensor) -> Tensor:
+    """How far the samples' similarities by their features, (N, ...) of any widths, are apart.
+
+    Similarity-preserving distillation (arXiv 1907.09682): rows of F Fᵀ are normalised; the mean over
+    rows of the squared distance.
+    """
+    with torch.autocast(student.device.type, enabled=False):
+        found, goal = (F.normalize((flat := x.float().flatten(1)) @ flat.mT, dim=1) for x in (student, teacher))
+        return _relative(found, goal, goal.new_ones(1, 1).bool())
+
+
+def _self_relation(x: Tensor, heads: int, valid: Tensor, softmax: bool) -> Tensor:
+    """(N, heads, T, T)"""
+    split = x.float().transpose(1, 2).reshape(len(x), x.shape[2], heads, -1).transpose(1, 2)
+    relation: Tensor = split @ split.mT / math.sqrt(split.shape[-1])
+    return relation.masked_fill(~valid[:, None, None, :], -torch.inf).softmax(-1) if softmax else relation
+
+
+def _relative(found: Tensor, goal: Tensor, counted: Tensor) -> Tensor:
+    """Squared error over the teacher's squares, where counted."""
+    return ((found - goal).square() * counted).sum() / (goal.square() * counted).sum().clamp_min(1e-12)

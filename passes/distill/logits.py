@@ -4,11 +4,9 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
-from torch import Tensor, fx
+from torch import Tensor
 
 from compactor import scoring
-from compactor.ir import graphs
-from compactor.ir.graphs import aten
 from compactor.ir.program import Program
 from compactor.passes.distill import recipe as recipes
 from compactor.pipeline.context import PassContext
@@ -75,9 +73,7 @@ class LogitsDistillation(Pass):
         config = self._training(program, ctx, count)
         metric, evaluate = _selection(program, teacher, ctx)
         before = evaluate(program.state)
-        module = program.module(train=True)
-        if not self.config.dropout:
-            _without_dropout(module)
+        module = program.module(train=True, dropout=self.config.dropout)
         result = fit(module, objective, ctx.data.train, config, ctx.workspace, evaluate=evaluate, progress=ctx.progress)
         better = result.score is not None and result.score >= before
         metrics: dict[str, Any] = {
@@ -140,10 +136,3 @@ def _selection(program: Program, teacher: Teacher, ctx: PassContext) -> tuple[st
         return 100.0 * sum(int(f.sum()) for f in found) / sum(f.numel() for f in found)
 
     return "dev agreement", agreement
-
-
-def _without_dropout(module: fx.GraphModule) -> None:
-    for node in module.graph.nodes:
-        if node.target is aten.dropout.default:
-            graphs.set_argument(node, 2, "train", False)
-    module.recompile()

@@ -1,0 +1,91 @@
+"""The objective of weight-shared super-networks: the sandwich rule, against a teacher."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from compactor.data import Batch, Split
+from compactor.ir.program import Program
+from compactor.ir.subnet import Subnet
+from compactor.training import losses, taps
+from compactor.training.engine import Micro
+from compactor.training.precision import channels_last
+from compactor.training.schedule import generator
+from compactor.training.views import Views
+
+Named = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Weights of the losses, and how relations are taken (`losses.attention_relation`)."""
+
+    logits: float = 1.0
+    relation: float = 1.0
+    temperature: float = 4.0
+    heads: int = 12
+    softmax: bool = True
+
+    def loss(self, found: Named, goal: Named) -> Tensor:
+        """Of a student; outputs are by name, the logits first, with those of `taps.tapped`."""
+        logits, wanted = (next(iter(side.values())) for side in (found, goal))
+        total = self.logits * losses.soft(logits, wanted, self.temperature)
+        if self.relation and all(name in goal and name in found for name in taps.ATTENTION):
+            valid = taps.visible(goal[taps.MASK]) if taps.MASK in goal else None
+            ours, theirs = ([side[name] for name in taps.ATTENTION] for side in (found, goal))
+            total = total + self.relation * losses.attention_relation(
+                ours, theirs, valid, heads=self.heads, softmax=self.softmax
+            )
+        elif self.relation and taps.FEATURES in goal and taps.FEATURES in found:
+            total = total + self.relation * losses.feature_relation(found[taps.FEATURES], goal[taps.FEATURES])
+        return total
+
+
+class Sandwich:
+    """The mean loss of the largest subnet, the smallest and ``random`` others on the same samples, in every step.
+
+    ``subnets``: all that take part, the largest first and the smallest last. The module is a `Supernet` of the largest.
+    The rule is that of universally slimmable networks (arXiv 1903.05134). The teacher sees what the
+    subnets see; epoch e shows view e of the images.
+    """
+
+    def __init__(
+        self,
+        teacher: Program,
+        split: Split,
+        subnets: Sequence[Subnet],
+        terms: Terms,
+        *,
+        random: int = 2,
+        views: Views | None = None,
+    ) -> None:
+        reference = taps.tapped(teacher)
+        self.teacher, self._names = channels_last(reference.module()), reference.outputs
+        self.split, self.subnets, self.terms, self.random, self.views = split, subnets, terms, random, views
+        drawn = views.key if views else ""
+        taking_part = hashlib.sha256(repr(tuple(subnets)).encode()).hexdigest()
+        self.key = f"{teacher.fingerprint} {terms} {random} {drawn} {taking_part}"
+
+    def batch(self, micro: Micro) -> Batch:
+        """The samples as the epoch's view shows them."""
+        batch = self.split.take(micro.indices)
+        if self.views is None:
+            return batch
+        return Batch(self.views(batch.inputs, micro.indices, micro.epoch), batch.labels)
+
+    def loss(self, module: nn.Module, batch: Batch, micro: Micro) -> Tensor:
+        """Mean over the subnets of this step."""
+        with torch.no_grad():
+            outputs = self.teacher.to(batch.inputs[0].device)(*batch.inputs)
+        goal = dict(zip(self._names, outputs, strict=True))
+        found = module(self.drawn(micro.seed), *batch.inputs)
+        each = [self.terms.loss(outputs, goal) for outputs in found]
+        return torch.stack(each).mean()
+
+    def drawn(self, seed: int) -> list[Subnet]:
+        """The subnets of a step."""
+        numbers = torch.randint(len(self.subnets), (self.random,), generator=generator(seed, 0x5A4D)).tolist()
+        return [self.subnets[0], self.subnets[-1], *(self.subnets[i] for i in numbers)]
