@@ -1,6 +1,7 @@
 """What relation losses compare: queries, keys and values of the last attention, else the last feature map."""
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, fx
@@ -22,11 +23,15 @@ def tapped(program: Program) -> Program:
     Of the last attention (N, heads, T, width each, and its mask where it has one). Where there is none: the last
     feature map (N, C, H, W), or what goes into the last linear layer.
     """
+    return exposed(program, _find(program))
+
+
+def exposed(program: Program, nodes: Mapping[str, fx.Node]) -> Program:
+    """The Program with these nodes of its graph as further outputs."""
     graph, mapping = graphs.copy_graph(program.graph)
-    found = {name: mapping[node] for name, node in _find(program).items()}
     output = graphs.output_node(graph)
-    output.update_arg(0, (*output.args[0], *found.values()))  # type: ignore[misc]
-    return program.evolve(graph=graph, outputs=(*program.outputs, *found))
+    output.update_arg(0, (*output.args[0], *(mapping[node] for node in nodes.values())))  # type: ignore[misc]
+    return program.evolve(graph=graph, outputs=(*program.outputs, *nodes))
 
 
 def visible(mask: Tensor) -> Tensor:
