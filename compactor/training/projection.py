@@ -1,10 +1,10 @@
 """Projections of a student's hidden states into its teacher's width, and the module that trains them with it."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from compactor.ir.program import Program
 from compactor.training.positions import Stream
@@ -48,37 +48,45 @@ class Orthogonal(nn.Module):
 
 
 class Guided(nn.Module):
-    """A student whose hidden states come out projected, ``hidden:NAME``: (N, positions, teacher's width).
+    """A network whose hidden states come out projected, ``hidden:NAME``: (N, positions, teacher's width).
 
-    ``projections``: by the name of each stream, and several may share one. Further nodes of the student's graph may be
-    ``watched``, as they are.
+    ``projections``: by the name of each stream, and several may share one. Further nodes of the network's graph may be
+    ``watched``, as they are. With ``train`` as in `Program.module`, but for dropout, which is off unless asked for.
     """
 
     def __init__(
         self,
-        student: Program,
+        program: Program,
         streams: Sequence[Stream],
         projections: Mapping[str, nn.Module],
-        watched: Mapping[str, object] | None = None,
+        watched: Mapping[str, fx.Node] | None = None,
         *,
+        train: bool = True,
         dropout: bool = False,
     ) -> None:
         super().__init__()
-        nodes = {**{HIDDEN + s.name: s.node for s in streams}, **(watched or {})}
-        shown = exposed(student, nodes)  # type: ignore[arg-type]
-        self.student = shown.module(train=True, dropout=dropout)
+        shown = exposed(program, {**{HIDDEN + s.name: s.node for s in streams}, **(watched or {})})
+        self.network = shown.module(train=train, dropout=dropout)
         self.names, self.streams = shown.outputs, tuple(streams)
         unique = list(dict.fromkeys(projections.values()))
         self.projections = nn.ModuleList(unique)
         self._of = {name: unique.index(projection) for name, projection in projections.items()}
 
+    def projection(self, name: str) -> nn.Module:
+        """The projection of a stream."""
+        return self.projections[self._of[name]]
+
+    def own(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The network's part of a state of this module."""
+        return {k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")}
+
     def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
         """All outputs by name, the student's own first."""
-        found = dict(zip(self.names, self.student(*inputs), strict=True))
+        found = dict(zip(self.names, self.network(*inputs), strict=True))
         for stream in self.streams:
             name = HIDDEN + stream.name
             with torch.autocast(inputs[0].device.type, enabled=False):
-                found[name] = self.projections[self._of[stream.name]](rows(found[name], stream.dim))
+                found[name] = self.projection(stream.name)(rows(found[name], stream.dim))
         return found
 
 
@@ -88,21 +96,9 @@ def rows(state: Tensor, dim: int) -> Tensor:
     return moved.reshape(len(moved), -1, moved.shape[-1])
 
 
-def shared(streams: Iterable[Stream], starts: Callable[[Sequence[Stream]], Tensor], kind: Projector) -> dict[str, nn.Module]:
-    """One projection for all streams of a shape. ``auto``: linear where the widths are equal, else orthogonal."""
-    alike: dict[object, list[Stream]] = {}
-    for stream in streams:
-        alike.setdefault((stream.shape, stream.whole, stream.dim), []).append(stream)
-    found: dict[str, nn.Module] = {}
-    for group in alike.values():
-        found.update(dict.fromkeys((s.name for s in group), of_kind(kind, starts(group))))
-    return found
-
-
-def of_kind(kind: Projector, start: Tensor) -> nn.Module:
-    """A projection that begins as ``start``, (teacher's width, student's width)."""
-    free = kind == "linear" or (kind == "auto" and start.shape[0] == start.shape[1])
-    return Linear(start) if free else Orthogonal(start)
+def free(kind: Projector, widths: tuple[int, int]) -> bool:
+    """Whether a projection is a free matrix; ``auto``: where the widths are equal."""
+    return kind == "linear" or (kind == "auto" and widths[0] == widths[1])
 
 
 def start(pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
