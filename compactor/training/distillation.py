@@ -15,7 +15,7 @@ from compactor.training import losses, taps
 from compactor.training.cache import Teacher, outputs
 from compactor.training.engine import Micro
 from compactor.training.precision import channels_last
-from compactor.training.views import Views
+from compactor.training.views import Views, seen
 
 KEPT_BYTES = 1 << 30
 """Most memory that the teacher's kept outputs may take."""
@@ -96,8 +96,7 @@ class Distillation:
 
     def batch(self, micro: Micro) -> Batch:
         """The samples as the epoch's view shows them."""
-        batch = self.split.take(micro.indices)
-        return Batch(self._seen(batch.inputs, micro.indices, micro.epoch % self.count), batch.labels)
+        return seen(self.split, self.views, micro.indices, micro.epoch % self.count)
 
     def loss(self, module: nn.Module, batch: Batch, micro: Micro) -> Tensor:
         """Soft targets, and true labels and relations by their weights."""

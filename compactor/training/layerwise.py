@@ -15,7 +15,7 @@ from compactor.training.positions import Stream
 from compactor.training.projection import HIDDEN, Guided, Linear, Orthogonal, Projector, free
 from compactor.training.schedule import generator
 from compactor.training.taps import Named
-from compactor.training.views import Views
+from compactor.training.views import Views, seen
 
 SAMPLES = 64
 """Samples from which projections start."""
@@ -61,10 +61,7 @@ class Layerwise:
 
     def batch(self, micro: Micro) -> Batch:
         """The samples as the epoch's view shows them."""
-        batch = self.split.take(micro.indices)
-        if self.views is None:
-            return batch
-        return Batch(self.views(batch.inputs, micro.indices, micro.epoch), batch.labels)
+        return seen(self.split, self.views, micro.indices, micro.epoch)
 
     def loss(self, module: nn.Module, batch: Batch, micro: Micro) -> Tensor:
         """The weighted sum; ``module`` is a `Guided` student."""

@@ -43,6 +43,12 @@ class Pair:
         shape = tuple(self.teacher.values[node].shape)
         return Stream(name, node, shape, shape, dims[shape]) if shape in dims else None
 
+    @property
+    def classes(self) -> int:
+        """Width of the logits."""
+        logits = graphs.output_node(self.teacher.graph).all_input_nodes[0]
+        return int(self.teacher.values[logits].shape[-1])
+
     def fits(self, layer: Stream, stream: Stream) -> bool:
         """Whether a teacher's hidden state can teach a student's."""
         return layer.whole == stream.whole

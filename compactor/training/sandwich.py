@@ -15,7 +15,7 @@ from compactor.training.engine import Micro
 from compactor.training.precision import channels_last
 from compactor.training.schedule import generator
 from compactor.training.taps import Named
-from compactor.training.views import Views
+from compactor.training.views import Views, seen
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,7 @@ class Sandwich:
 
     def batch(self, micro: Micro) -> Batch:
         """The samples as the epoch's view shows them."""
-        batch = self.split.take(micro.indices)
-        if self.views is None:
-            return batch
-        return Batch(self.views(batch.inputs, micro.indices, micro.epoch), batch.labels)
+        return seen(self.split, self.views, micro.indices, micro.epoch)
 
     def loss(self, module: nn.Module, batch: Batch, micro: Micro) -> Tensor:
         """Mean over the subnets of this step."""

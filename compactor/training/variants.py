@@ -17,9 +17,9 @@ _PARTNER, _KIND, _SHARE, _DOWN, _RIGHT, _CUT, _WHERE, _WHICH = range(8)
 
 class Variants(ABC):
     """A split, and ``copies`` variants of each of its samples behind it; without labels, for a teacher to give.
-    ``how``: all that decides the variants beside the other arguments.
 
-    A variant is a function of ``(seed, index)`` alone, so that what the teacher says of it can be kept.
+    A variant is a function of ``(seed, index)`` alone, so that what the teacher says of it can be kept; ``how`` is all
+    else that decides it.
     """
 
     def __init__(self, split: Split, copies: int, seed: int, how: str = "") -> None:
