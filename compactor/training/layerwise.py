@@ -11,8 +11,8 @@ from compactor.training import losses, taps
 from compactor.training.engine import Micro
 from compactor.training.matching import monotone
 from compactor.training.pairing import Pair, plain, valid
-from compactor.training.positions import Stream
-from compactor.training.projection import HIDDEN, Guided, Linear, Orthogonal, Projector, free
+from compactor.training.precision import channels_last
+from compactor.training.projection import HIDDEN, Guided, Linear, Orthogonal, Projection, Projector, free
 from compactor.training.schedule import generator
 from compactor.training.taps import Named
 from compactor.training.views import Views, seen
@@ -54,6 +54,7 @@ class Layerwise:
         how: str = "",
     ) -> None:
         self.pair, self.teacher, self.split, self.weights = pair, teacher, split, weights
+        channels_last(teacher)
         self.projector, self.views, self.partners = projector, views, partners
         drawn = views.key if views else ""
         layers = [layer.name for layer in pair.layers]
@@ -122,7 +123,7 @@ def student(
     pair: Pair, split: Split, weights: Weights, *, projector: Projector = "auto", dropout: bool = False, seed: int = 0
 ) -> Guided:
     """The module to train: the student, one projection for all streams of a shape, and what the weights ask for."""
-    projections: dict[str, nn.Module] = {}
+    projections: dict[str, Projection] = {}
     for streams, begin in pair.starts(split, first(split, seed)):
         kind = Linear if free(projector, streams[0].widths) else Orthogonal
         projections.update(dict.fromkeys((s.name for s in streams), kind(begin)))

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
 from compactor.data import Split
 from compactor.ir import graphs
@@ -92,9 +92,7 @@ class Pair:
 
 def plain(program: Program, streams: Sequence[Stream], watched: Nodes | None = None) -> Guided:
     """A frozen network that shows its hidden states as they are."""
-    same = {s.name: nn.Identity() for s in streams}
-    frozen = Guided(program, streams, same, watched, train=False)
-    return frozen.requires_grad_(False)
+    return Guided(program, streams, {}, watched, train=False).requires_grad_(False)
 
 
 def valid(goal: Named, positions: int) -> Tensor | None:

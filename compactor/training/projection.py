@@ -14,19 +14,25 @@ Projector = Literal["auto", "linear", "orthogonal"]
 HIDDEN = "hidden:"
 
 
-class Linear(nn.Module):
-    """A matrix that is free to train (CoFi, section 3.3)."""
+class Projection(nn.Module):
+    """A matrix without bias, (teacher's width, student's width)."""
 
-    def __init__(self, start: Tensor) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(start.clone())
+    weight: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., student's width) to (..., teacher's)."""
         return x @ self.weight.T
 
 
-class Orthogonal(nn.Module):
+class Linear(Projection):
+    """A matrix that is free to train (CoFi, section 3.3)."""
+
+    def __init__(self, start: Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(start.clone())
+
+
+class Orthogonal(Projection):
     """A matrix that stays orthogonal: ``start`` turned by the exponential of a skew matrix (VkD, arXiv 2403.06213)."""
 
     start: Tensor
@@ -37,20 +43,15 @@ class Orthogonal(nn.Module):
         self.turn = nn.Parameter(torch.zeros(len(start), len(start)))
 
     @property
-    def weight(self) -> Tensor:
-        """(teacher's width, student's width)"""
-        turned: Tensor = torch.matrix_exp(self.turn - self.turn.T) @ self.start
-        return turned
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., student's width) to (..., teacher's)."""
-        return x @ self.weight.T
+    def weight(self) -> Tensor:  # type: ignore[override]
+        """The turned matrix; not cheap."""
+        return torch.matrix_exp(self.turn - self.turn.T) @ self.start
 
 
 class Guided(nn.Module):
-    """A network whose hidden states come out projected, ``hidden:NAME``: (N, positions, teacher's width).
+    """A network that shows its hidden states, ``hidden:NAME``: (N, positions, width), in the teacher's width if projected.
 
-    ``projections``: by the name of each stream, and several may share one. Further nodes of the network's graph may be
+    ``projections``: by the name of a stream, and several may share one. Further nodes of the network's graph may be
     ``watched``, as they are. With ``train`` as in `Program.module`, but for dropout, which is off unless asked for.
     """
 
@@ -58,7 +59,7 @@ class Guided(nn.Module):
         self,
         program: Program,
         streams: Sequence[Stream],
-        projections: Mapping[str, nn.Module],
+        projections: Mapping[str, Projection],
         watched: Mapping[str, fx.Node] | None = None,
         *,
         train: bool = True,
@@ -72,10 +73,6 @@ class Guided(nn.Module):
         self.projections = nn.ModuleList(unique)
         self._of = {name: unique.index(projection) for name, projection in projections.items()}
 
-    def projection(self, name: str) -> nn.Module:
-        """The projection of a stream."""
-        return self.projections[self._of[name]]
-
     def own(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The network's part of a state of this module."""
         return {k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")}
@@ -83,10 +80,13 @@ class Guided(nn.Module):
     def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
         """All outputs by name, the student's own first."""
         found = dict(zip(self.names, self.network(*inputs), strict=True))
-        for stream in self.streams:
-            name = HIDDEN + stream.name
-            with torch.autocast(inputs[0].device.type, enabled=False):
-                found[name] = self.projection(stream.name)(rows(found[name], stream.dim))
+        with torch.autocast(inputs[0].device.type, enabled=False):
+            weights = [projection.weight for projection in self.projections]
+            for stream in self.streams:
+                name = HIDDEN + stream.name
+                found[name] = rows(found[name], stream.dim)
+                if stream.name in self._of:
+                    found[name] = found[name] @ weights[self._of[stream.name]].T
         return found
 
 
