@@ -12,7 +12,7 @@ from compactor.training.engine import Micro
 from compactor.training.matching import monotone
 from compactor.training.pairing import Pair, plain, valid
 from compactor.training.precision import channels_last
-from compactor.training.projection import HIDDEN, Guided, Linear, Orthogonal, Projection, Projector, free
+from compactor.training.projection import HIDDEN, Guided, Linear, Orthogonal, Projector, free
 from compactor.training.schedule import generator
 from compactor.training.taps import Named
 from compactor.training.views import Views, seen
@@ -123,7 +123,7 @@ def student(
     pair: Pair, split: Split, weights: Weights, *, projector: Projector = "auto", dropout: bool = False, seed: int = 0
 ) -> Guided:
     """The module to train: the student, one projection for all streams of a shape, and what the weights ask for."""
-    projections: dict[str, Projection] = {}
+    projections: dict[str, nn.Module] = {}
     for streams, begin in pair.starts(split, first(split, seed)):
         kind = Linear if free(projector, streams[0].widths) else Orthogonal
         projections.update(dict.fromkeys((s.name for s in streams), kind(begin)))

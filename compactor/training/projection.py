@@ -1,7 +1,7 @@
 """Projections of a student's hidden states into its teacher's width, and the module that trains them with it."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -59,7 +59,7 @@ class Guided(nn.Module):
         self,
         program: Program,
         streams: Sequence[Stream],
-        projections: Mapping[str, Projection],
+        projections: Mapping[str, nn.Module],
         watched: Mapping[str, fx.Node] | None = None,
         *,
         train: bool = True,
@@ -81,7 +81,7 @@ class Guided(nn.Module):
         """All outputs by name, the student's own first."""
         found = dict(zip(self.names, self.network(*inputs), strict=True))
         with torch.autocast(inputs[0].device.type, enabled=False):
-            weights = [projection.weight for projection in self.projections]
+            weights = [cast(Projection, projection).weight for projection in self.projections]
             for stream in self.streams:
                 name = HIDDEN + stream.name
                 found[name] = rows(found[name], stream.dim)

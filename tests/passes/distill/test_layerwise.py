@@ -1,5 +1,6 @@
 """`distill.layerwise` and `distill.ted` on small teachers: with labels, without, repeated, resumed."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ from compactor import scoring
 from compactor.data import DataSource
 from compactor.errors import UnsupportedError
 from compactor.ir.program import Program
+from compactor.passes.distill import student as student_module
+from compactor.passes.distill import ted as ted_module
 from compactor.passes.distill.layerwise import LayerwiseConfig, LayerwiseDistillation
 from compactor.passes.distill.ted import TaskAwareDistillation, TedConfig
 from compactor.pipeline.context import PassContext
 from compactor.pipeline.passes import PassResult
-from compactor.training import Micro, layerwise, losses
+from compactor.training import Micro, TrainConfig, layerwise, losses
 from compactor.training.filters import FilterTask, Filters, aligned, guided
 from compactor.training.layerwise import Layerwise, Weights
 from compactor.training.pairing import Pair
@@ -72,6 +75,8 @@ def test_the_same_seed_gives_the_same_bytes(which: str, data: DataSource, tmp_pa
 def test_interrupted_and_run_again(
     which: str, data: DataSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for module in (student_module, ted_module):
+        monkeypatch.setattr(module, "TrainConfig", partial(TrainConfig, checkpoint_seconds=0))
     student = sliced(encoder())
     whole = distil(which, student, context(encoder(), data, tmp_path / "a"), epochs=3)
     for at in (6, 9):
