@@ -1,9 +1,9 @@
-"""What each kind of distillation adds, MiniLM on SST-2 at one high ratio: ``python -m benchmarks.distillation.ablation``.
+"""What each kind of distillation adds, MiniLM on SST-2 at one high ratio.
 
-`search.uniform` slices the teacher once, to a predicted latency of its own over ``--speedup``; every row trains this same
-student with the same number of steps and batch size. ``none`` is the slice itself. Rows with ``variants`` see samples that
-only the teacher labels beside the real ones, so fewer passes over each. The weights are chosen on ``dev``; the accuracy on
-``test`` is reported, for every seed and as a mean.
+``python -m benchmarks.distillation.ablation``. `search.uniform` slices the teacher once, to its own predicted latency over
+``--speedup``; every row trains this same student with as many steps of the same batch. ``none`` is the slice itself. Rows
+with ``variants`` see samples that only the teacher labels beside the real ones, so fewer passes over each. The weights are
+chosen on ``dev``; the accuracy on ``test`` is reported, for every seed and as a mean.
 """
 
 import argparse
@@ -77,10 +77,12 @@ def main(arguments: list[str] | None = None) -> int:
     ctx = context(teacher, source, given.work, 0, Lines())
     config = UniformConfig(speedup=given.speedup, margin=1.0, hidden=given.hidden)
     student = UniformSearch(config).run(teacher, ctx).program
+    score = scoring.accuracy(teacher, source.test or source.dev)
     whole, sliced = teacher.cost(), student.cost()
     result: dict[str, Any] = {
-        **facts.facts(0), "speedup": given.speedup, "hidden": given.hidden, "epochs": given.epochs, "batch": given.batch,
-        "teacher": {"test_accuracy": round(scoring.accuracy(teacher, source.test or source.dev), 2), "macs": whole.macs},
+        **facts.facts(0), "speedup": given.speedup, "hidden": given.hidden,
+        "epochs": given.epochs, "batch": given.batch,
+        "teacher": {"test_accuracy": round(score, 2), "macs": whole.macs},
         "student": {"macs": sliced.macs, "parameters": sliced.parameters}, "rows": {},
     }  # fmt: skip
     for row in given.rows:

@@ -34,7 +34,9 @@ class Filters(nn.Module):
             torch.manual_seed(mix(seed, 0x7ED))
             self.heads = nn.ModuleList(nn.Linear(len(start), classes) for start in (*starts, *starts))
 
-    def forward(self, theirs: Sequence[Tensor], ours: Sequence[Tensor], mask: Tensor | None, each: bool) -> list[Tensor]:
+    def forward(
+        self, theirs: Sequence[Tensor], ours: Sequence[Tensor], mask: Tensor | None, each: bool
+    ) -> list[Tensor]:
         """Logits of all heads, (N, classes), or with ``each`` (N, positions, classes).
 
         States are (N, positions, width); ``mask`` (N or 1, positions) says which count in their mean.
@@ -46,7 +48,7 @@ class Filters(nn.Module):
 
 
 class FilterTask:
-    """The mean loss of the heads: true labels, or where there are none the teacher's. Both networks stay as they are."""
+    """The mean loss of the heads: true labels, else the teacher's. Both networks stay as they are."""
 
     def __init__(
         self, pair: Pair, partners: Partners, split: Split, *, temperature: float, views: Views | None = None

@@ -102,7 +102,7 @@ def smooth_states(student: Tensor, teacher: Tensor, valid: Tensor | None = None)
 def maps(student: Tensor, teacher: Tensor, valid: Tensor | None = None) -> Tensor:
     """KL of attention probabilities (N, heads, T, T), mean over samples, heads and ``valid`` (N or 1, T) queries.
 
-    KD for quantization-aware training of encoders (EMNLP 2022). Ours: where heads were removed, their means are compared.
+    KD for quantization-aware training of encoders (EMNLP 2022). Ours: where heads were removed, means are compared.
     """
     if student.shape[1] != teacher.shape[1]:
         student, teacher = student.mean(1, keepdim=True), teacher.mean(1, keepdim=True)

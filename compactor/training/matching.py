@@ -14,13 +14,13 @@ def monotone(costs: Sequence[Sequence[float]]) -> list[tuple[int, int]]:
     found: list[tuple[int, int]] = []
     for layer in reversed(range(len(costs))):
         below = found[-1][1] if found else len(costs[layer])
-        best = min(range(below), key=lambda s, row=costs[layer]: row[s], default=None)
+        best = min(range(below), key=costs[layer].__getitem__, default=None)
         if best is not None and isfinite(costs[layer][best]):
             found.append((layer, best))
     return found
 
 
 def evenly(count: int, chosen: int) -> list[int]:
-    """``chosen`` of ``count`` layers, evenly, the last one among them: of 12, layers 3, 6, 9 and 12 (from 0: 2, 5...)."""
+    """``chosen`` of ``count`` layers, from 0, evenly and the last one among them: of 12, four are 2, 5, 8 and 11."""
     chosen = min(count, chosen)
     return [(i + 1) * count // chosen - 1 for i in range(chosen)]

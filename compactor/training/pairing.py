@@ -70,7 +70,9 @@ class Pair:
         scale = node.kwargs.get("scale")
         scores = query @ key.repeat_interleave(query.shape[1] // key.shape[1], 1).mT
         scores = scores * (query.shape[-1] ** -0.5 if scale is None else scale)
-        return _masked(scores, found.get(f"mask:{name}"), bool(graphs.argument(node, 5, "is_causal", False))).softmax(-1)
+        return _masked(scores, found.get(f"mask:{name}"), bool(graphs.argument(node, 5, "is_causal", False))).softmax(
+            -1
+        )
 
     def starts(self, split: Split, indices: Tensor) -> list[tuple[list[Stream], Tensor]]:
         """Streams of one shape, and the matrix (teacher's width, student's) from which their projection starts."""

@@ -49,7 +49,7 @@ class Orthogonal(Projection):
 
 
 class Guided(nn.Module):
-    """A network that shows its hidden states, ``hidden:NAME``: (N, positions, width), in the teacher's width if projected.
+    """A network that shows its hidden states, ``hidden:NAME``: (N, positions, width), the teacher's width if projected.
 
     ``projections``: by the name of a stream, and several may share one. Further nodes of the network's graph may be
     ``watched``, as they are. With ``train`` as in `Program.module`, but for dropout, which is off unless asked for.

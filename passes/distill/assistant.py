@@ -60,7 +60,7 @@ class AssistantDistillation(LogitsDistillation):
 
 
 def between(teacher: Program, student: Program, count: int | None) -> list[Subnet]:
-    """Subnets of the teacher on the way to the student, the largest first; ``count`` None: by the ratio of their MACs."""
+    """Subnets of the teacher on the way to the student, the largest first; ``count`` None: by the ratio of MACs."""
     space = space_of(teacher)
     ratio = teacher.cost().macs / max(1, student.cost().macs)
     steps = max(1, round(math.log(ratio, _STEP))) if count is None else count
@@ -68,7 +68,9 @@ def between(teacher: Program, student: Program, count: int | None) -> list[Subne
     found = []
     for step in range(1, steps + 1):
         share = step / (steps + 1)
-        kept = {g.name: _largest(teacher, space, g, g.size ** (1 - share) * sizes[g.name] ** share) for g in space.groups}
+        kept = {
+            g.name: _largest(teacher, space, g, g.size ** (1 - share) * sizes[g.name] ** share) for g in space.groups
+        }
         found.append(space.choose(kept, dropped[: round(share * len(dropped))]))
     return found
 

@@ -20,7 +20,9 @@ class LayerwiseConfig(StudentConfig):
 
     temperature: float = Field(2.0, gt=0, description="softens teacher and student")
     logits: float = Field(0.1, ge=0, description="weight of the soft targets", json_schema_extra={"search": [0.1, 0.5]})
-    hidden: float = Field(0.9, ge=0, description="weight of the hidden states", json_schema_extra={"search": [0.5, 0.9]})
+    hidden: float = Field(
+        0.9, ge=0, description="weight of the hidden states", json_schema_extra={"search": [0.5, 0.9]}
+    )
     attention: float = Field(0.0, ge=0, description="weight of the attention maps")
     relation: float = Field(0.0, ge=0, description="weight of the last layer's relations")
     layers: int = Field(4, ge=1, description="hidden states of the teacher that are learned from")

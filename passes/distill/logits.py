@@ -23,7 +23,9 @@ class LogitsConfig(StudentConfig):
     alpha: float = Field(1.0, ge=0, description="dkd: weight of the target class")
     beta: float = Field(8.0, ge=0, description="dkd: weight of the other classes")
     warmup: float = Field(1 / 12, ge=0, le=1, description="dkd: share of the steps over which the loss rises")
-    relation: float = Field(0.0, ge=0, description="weight of the last layer's relations; the teacher runs in every step")
+    relation: float = Field(
+        0.0, ge=0, description="weight of the last layer's relations; the teacher runs in every step"
+    )
     label_weight: float = Field(0.0, ge=0, le=1, description="share of the true labels, where there are any")
     views: int = Field(4, ge=1, description="views of each image that the teacher answers for")
     keep: bool = Field(True, description="keep the teacher's outputs, so that it runs once per view")

@@ -21,6 +21,7 @@ from compactor.training.views import Views
 State = Mapping[str, Tensor]
 Evaluate = Callable[[State], float]
 
+
 class StudentConfig(PassConfig):
     """Options of every pass that trains a student; what is not given is chosen by kind of model, data and effort."""
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -13,12 +13,13 @@ def random(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
+@settings(deadline=None)
 @given(st.integers(2, 6), st.floats(0.5, 8), st.integers(0, 1000))
 def test_decoupled_parts_add_up_to_the_whole(classes: int, temperature: float, seed: int) -> None:
     """KL = TCKD + (1 - p of the target) NCKD (DKD, equation 5)."""
     student, teacher = random(1, classes, seed=seed), random(1, classes, seed=seed + 1)
     target = teacher.argmax(-1)
-    rest = 1 - (teacher / temperature).softmax(-1).max().item()
+    rest = (teacher / temperature).softmax(-1).sort(descending=True).values[0, 1:].sum().item()
     found = losses.decoupled(student, teacher, target, temperature, alpha=1.0, beta=rest)
     torch.testing.assert_close(found, losses.soft(student, teacher, temperature), rtol=1e-3, atol=1e-4)
 

@@ -1,5 +1,6 @@
 """Which layers are compared: monotone, cheapest from the top, only what fits."""
 
+from itertools import pairwise
 from math import inf, isfinite
 
 from hypothesis import given
@@ -14,7 +15,7 @@ COSTS = st.integers(1, 6).flatmap(lambda n: st.lists(st.lists(COST, min_size=n, 
 @given(COSTS)
 def test_both_sides_fall_strictly_and_only_what_fits_is_paired(costs: list[list[float]]) -> None:
     found = monotone(costs)
-    assert all(a > c and b > d for (a, b), (c, d) in zip(found, found[1:], strict=False))
+    assert all(a > c and b > d for (a, b), (c, d) in pairwise(found))
     assert all(isfinite(costs[t][s]) for t, s in found)
 
 
@@ -43,7 +44,7 @@ def test_without_a_layer_left_the_lower_ones_have_no_partner() -> None:
 def test_layers_are_spread_to_the_last(count: int, chosen: int) -> None:
     found = evenly(count, chosen)
     assert len(found) == min(count, chosen) and found[-1] == count - 1 and sorted(set(found)) == found
-    gaps = [b - a for a, b in zip([-1, *found], found, strict=False)]
+    gaps = [b - a for a, b in pairwise([-1, *found])]
     assert max(gaps) - min(gaps) <= 1
 
 

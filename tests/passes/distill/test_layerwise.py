@@ -20,7 +20,7 @@ from compactor.passes.distill.ted import TaskAwareDistillation, TedConfig
 from compactor.pipeline.context import PassContext
 from compactor.pipeline.passes import PassResult
 from compactor.training import Micro, TrainConfig, layerwise, losses
-from compactor.training.filters import FilterTask, Filters, aligned, guided
+from compactor.training.filters import Filters, FilterTask, aligned, guided
 from compactor.training.layerwise import Layerwise, Weights
 from compactor.training.pairing import Pair
 from compactor.training.projection import HIDDEN
