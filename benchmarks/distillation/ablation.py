@@ -1,9 +1,9 @@
 """What each kind of distillation adds, MiniLM on SST-2 at one high ratio.
 
-``python -m benchmarks.distillation.ablation``. `search.uniform` slices the teacher once, to its own predicted latency over
-``--speedup``; every row trains this same student with as many steps of the same batch. ``none`` is the slice itself. Rows
-with ``variants`` see samples that only the teacher labels beside the real ones, so fewer passes over each. The weights are
-chosen on ``dev``; the accuracy on ``test`` is reported, for every seed and as a mean.
+``python -m benchmarks.distillation.ablation``. `search.uniform` slices the teacher once, to its own predicted latency
+over ``--speedup``; every row trains this same student with as many steps of the same batch. ``none`` is the slice
+itself. Rows with ``variants`` see samples that only the teacher labels beside the real ones, so fewer passes over each.
+The weights are chosen on ``dev``; the accuracy on ``test`` is reported, for every seed and as a mean.
 """
 
 import argparse
