@@ -144,7 +144,7 @@ def test_text_with_padding(which: str, tmp_path: Path) -> None:
 
 def test_a_student_of_another_teacher_is_refused(tmp_path: Path) -> None:
     teacher = encoder()
-    stranger = exported(nn.Sequential(nn.Linear(10, 7)), 12, 10)
+    stranger = exported(nn.Sequential(nn.Flatten(), nn.Linear(120, 7)), 12, 10)
     with pytest.raises(UnsupportedError, match="share no hidden state"):
         distil("layerwise", stranger, context(teacher, sequences(teacher), tmp_path))
 
