@@ -67,7 +67,7 @@ class Pair:
         """Attention probabilities (N, heads, T, T) of one side."""
         node = self._attentions[teacher][name]
         query, key = found[f"query:{name}"].float(), found[f"key:{name}"].float()
-        scale = node.kwargs.get("scale")
+        scale = graphs.argument(node, 6, "scale")
         scores = query @ key.repeat_interleave(query.shape[1] // key.shape[1], 1).mT
         scores = scores * (query.shape[-1] ** -0.5 if scale is None else scale)
         return _masked(scores, found.get(f"mask:{name}"), bool(graphs.argument(node, 5, "is_causal", False))).softmax(

@@ -112,4 +112,5 @@ def start(pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
         return torch.eye(teacher.shape[-1])
     crossed = sum(torch.einsum("npt,nps->ts", t.double(), s.double()) for s, t in pairs)
     left, _, right = torch.linalg.svd(torch.as_tensor(crossed), full_matrices=False)
-    return (left @ right).float()
+    fitted: Tensor = left @ right
+    return fitted.float()
