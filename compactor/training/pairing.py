@@ -10,7 +10,7 @@ from compactor.ir import graphs
 from compactor.ir.program import Program
 from compactor.training import taps
 from compactor.training.matching import evenly
-from compactor.training.positions import Stream, attentions, hidden, streams
+from compactor.training.positions import Stream, attentions, streams
 from compactor.training.projection import HIDDEN, Guided, start
 from compactor.training.taps import Named
 
@@ -30,8 +30,7 @@ class Pair:
 
     def __init__(self, student: Program, teacher: Program, layers: int) -> None:
         self.student, self.teacher = student, teacher
-        self.streams = streams(student, teacher)
-        self._theirs = hidden(teacher)
+        self.streams, self._theirs = streams(student, teacher)
         dims = {s.whole: s.dim for s in self.streams}
         fitting = [s for name in self._theirs if (s := self._of_teacher(name, dims)) is not None]
         self.layers = [fitting[i] for i in evenly(len(fitting), layers)]

@@ -37,7 +37,7 @@ class Stream:
         return self.shape[self.dim], self.whole[self.dim]
 
 
-def hidden(program: Program) -> dict[str, fx.Node]:
+def hidden(program: Program, *, blocks: bool = True) -> dict[str, fx.Node]:
     """Hidden states in graph order, by names that slicing keeps.
 
     What leaves a residual block, named by a weight of the block; where there are no blocks, what each matrix or filter
@@ -45,7 +45,7 @@ def hidden(program: Program) -> dict[str, fx.Node]:
     """
     node = {n.name: n for n in program.graph.nodes}
     found: dict[fx.Node, str] = {}
-    for block in find_blocks(program):
+    for block in find_blocks(program) if blocks else ():
         own = [t for t in block.tensors if t in program.trainable]
         if own:
             found.setdefault(node[block.exit], min(own))
@@ -68,11 +68,16 @@ def attentions(program: Program) -> dict[str, fx.Node]:
     return found
 
 
-def streams(student: Program, teacher: Program) -> list[Stream]:
-    """The student's hidden states that the teacher has too. Raises `UnsupportedError` when there are none."""
-    theirs = hidden(teacher)
+def streams(student: Program, teacher: Program) -> tuple[list[Stream], dict[str, fx.Node]]:
+    """The student's hidden states that the teacher has too, and all of the teacher's.
+
+    Raises `UnsupportedError` when there are none. A student that lost every block is compared behind its matrices.
+    """
+    ours, theirs = hidden(student), hidden(teacher)
+    if not ours.keys() & theirs.keys():
+        ours, theirs = hidden(student, blocks=False), hidden(teacher, blocks=False)
     found = []
-    for name, node in hidden(student).items():
+    for name, node in ours.items():
         if name in theirs:
             shape, whole = tuple(student.values[node].shape), tuple(teacher.values[theirs[name]].shape)
             dim = _channels(shape, whole)
@@ -83,7 +88,7 @@ def streams(student: Program, teacher: Program) -> list[Stream]:
             "student and teacher share no hidden state to compare",
             "give a student that was sliced from this teacher, or distil its logits: distill.logits",
         )
-    return found
+    return found, theirs
 
 
 def _channels(shape: Shape, whole: Shape) -> int | None:
