@@ -2,23 +2,10 @@
 
 from typing import Any
 
-from torch import Tensor, fx
+from torch import Tensor
 
-from compactor.ir import graphs
-from compactor.ir.graphs import aten
+from compactor.ir import graphs, lookups
 from compactor.ir.program import InputSpec, Program
-
-_PASSING = {
-    aten.view.default,
-    aten.reshape.default,
-    aten.to.dtype,
-    aten.slice.Tensor,
-    aten.clone.default,
-    aten.alias.default,
-    aten.expand.default,
-    aten.unsqueeze.default,
-    aten.contiguous.default,
-}
 
 
 def classes(program: Program) -> int | None:
@@ -41,13 +28,5 @@ def is_image(spec: InputSpec) -> bool:
 
 def vocabulary(program: Program, name: str) -> int | None:
     """Rows of the embedding that an integer input is looked up in; None where there is none."""
-    position = [spec.name for spec in program.inputs].index(name)
-    queue: list[fx.Node] = [graphs.placeholders(program.graph)[position]]
-    for node in queue:
-        for user in node.users:
-            if user.target is aten.embedding.default and user.args[1] is node:
-                table: Any = user.args[0]
-                return int(program.values[table].shape[0])
-            if user.target in _PASSING and user not in queue:
-                queue.append(user)
-    return None
+    node = lookups.table(program, name)
+    return None if node is None else int(program.values[node].shape[0])

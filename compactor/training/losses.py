@@ -1,4 +1,4 @@
-"""Distillation losses: on logits, and on relations."""
+"""Distillation losses: on logits, on hidden states, and on relations."""
 
 import math
 from collections.abc import Sequence
@@ -62,6 +62,55 @@ def feature_relation(student: Tensor, teacher: Tensor) -> Tensor:
         return _relative(found, goal, goal.new_ones(1, 1).bool())
 
 
+def decoupled(
+    student: Tensor, teacher: Tensor, target: Tensor, temperature: float, *, alpha: float = 1.0, beta: float = 8.0
+) -> Tensor:
+    """T² · (alpha · TCKD + beta · NCKD), mean over all but the last axis.
+
+    TCKD is the KL between (target class, all others), NCKD the KL among the others. ``target``: (N,) or (N, T) classes.
+    Decoupled knowledge distillation (arXiv 2203.08679, equation 7).
+    """
+    width = student.shape[-1]
+    own = F.one_hot(target.reshape(-1), width).bool()
+
+    def parts(logits: Tensor) -> tuple[Tensor, Tensor]:
+        known = F.log_softmax(logits.reshape(-1, width).float() / temperature, -1)
+        others = known[~own].reshape(-1, width - 1)
+        total = others.logsumexp(-1, keepdim=True)
+        return torch.cat([known[own][:, None], total], -1), others - total
+
+    pairs = zip((alpha, beta), parts(student), parts(teacher), strict=True)
+    return temperature**2 * torch.stack([w * _divergence(found, goal) for w, found, goal in pairs]).sum()
+
+
+def states(student: Tensor, teacher: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Squared error of hidden states (N, P, C) over the teacher's squares, at ``valid`` (N or 1, P) positions.
+
+    Ours: relative, so that one weight serves streams of any scale.
+    """
+    seen = torch.ones_like(teacher[:1, :, 0], dtype=torch.bool) if valid is None else valid
+    return _relative(student.float(), teacher.float(), seen[..., None])
+
+
+def smooth_states(student: Tensor, teacher: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Smooth-L1 of hidden states (N, P, C) to the teacher's, normalised without parameters (VkD, arXiv 2403.06213)."""
+    goal = F.layer_norm(teacher.float(), teacher.shape[-1:])
+    each = F.smooth_l1_loss(student.float(), goal, reduction="none").mean(-1)
+    return each.mean() if valid is None else (each * valid).sum() / valid.expand_as(each).sum().clamp_min(1)
+
+
+def maps(student: Tensor, teacher: Tensor, valid: Tensor | None = None) -> Tensor:
+    """KL of attention probabilities (N, heads, T, T), mean over samples, heads and ``valid`` (N or 1, T) queries.
+
+    KD for quantization-aware training of encoders (EMNLP 2022). Ours: where heads were removed, means are compared.
+    """
+    if student.shape[1] != teacher.shape[1]:
+        student, teacher = student.mean(1, keepdim=True), teacher.mean(1, keepdim=True)
+    tiny = torch.finfo(torch.float32).tiny
+    each = (teacher * (teacher.clamp_min(tiny).log() - student.clamp_min(tiny).log())).sum(-1).mean(1)
+    return each.mean() if valid is None else (each * valid).sum() / valid.expand_as(each).sum().clamp_min(1)
+
+
 def _self_relation(x: Tensor, heads: int, valid: Tensor, softmax: bool) -> Tensor:
     """(N, heads, T, T)"""
     split = x.float().transpose(1, 2).reshape(len(x), x.shape[2], heads, -1).transpose(1, 2)
@@ -72,3 +121,7 @@ def _self_relation(x: Tensor, heads: int, valid: Tensor, softmax: bool) -> Tenso
 def _relative(found: Tensor, goal: Tensor, counted: Tensor) -> Tensor:
     """Squared error over the teacher's squares, where counted."""
     return ((found - goal).square() * counted).sum() / (goal.square() * counted).sum().clamp_min(1e-12)
+
+
+def _divergence(found: Tensor, goal: Tensor) -> Tensor:
+    return F.kl_div(found, goal, reduction="batchmean", log_target=True)

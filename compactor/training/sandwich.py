@@ -1,7 +1,7 @@
 """The objective of weight-shared super-networks: the sandwich rule, against a teacher."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,9 +14,8 @@ from compactor.training import losses, taps
 from compactor.training.engine import Micro
 from compactor.training.precision import channels_last
 from compactor.training.schedule import generator
-from compactor.training.views import Views
-
-Named = Mapping[str, Tensor]
+from compactor.training.taps import Named
+from compactor.training.views import Views, seen
 
 
 @dataclass(frozen=True)
@@ -33,14 +32,8 @@ class Terms:
         """Of a student; outputs are by name, the logits first, with those of `taps.tapped`."""
         logits, wanted = (next(iter(side.values())) for side in (found, goal))
         total = self.logits * losses.soft(logits, wanted, self.temperature)
-        if self.relation and all(name in goal and name in found for name in taps.ATTENTION):
-            valid = taps.visible(goal[taps.MASK]) if taps.MASK in goal else None
-            ours, theirs = ([side[name] for name in taps.ATTENTION] for side in (found, goal))
-            total = total + self.relation * losses.attention_relation(
-                ours, theirs, valid, heads=self.heads, softmax=self.softmax
-            )
-        elif self.relation and taps.FEATURES in goal and taps.FEATURES in found:
-            total = total + self.relation * losses.feature_relation(found[taps.FEATURES], goal[taps.FEATURES])
+        if self.relation:
+            total = total + self.relation * taps.relation(found, goal, heads=self.heads, softmax=self.softmax)
         return total
 
 
@@ -71,10 +64,7 @@ class Sandwich:
 
     def batch(self, micro: Micro) -> Batch:
         """The samples as the epoch's view shows them."""
-        batch = self.split.take(micro.indices)
-        if self.views is None:
-            return batch
-        return Batch(self.views(batch.inputs, micro.indices, micro.epoch), batch.labels)
+        return seen(self.split, self.views, micro.indices, micro.epoch)
 
     def loss(self, module: nn.Module, batch: Batch, micro: Micro) -> Tensor:
         """Mean over the subnets of this step."""

@@ -32,6 +32,17 @@ def generator(*numbers: int) -> torch.Generator:
     return torch.Generator().manual_seed(mix(*numbers))
 
 
+def noise(seed: int, *counters: Tensor) -> Tensor:
+    """Uniform numbers in [0, 1), float64, each a function of the seed and its own counters (int64, broadcast)."""
+    value: Tensor = torch.tensor(mix(seed))
+    for counter in counters:
+        value = value + counter * -0x61C8864680B583EB
+        for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15)):
+            value = (value ^ (value >> shift & (1 << 64 - shift) - 1)) * factor
+        value = value ^ (value >> 31 & (1 << 33) - 1)
+    return (value >> 11 & (1 << 53) - 1).double() / (1 << 53)
+
+
 def order(samples: int, batch: int, seed: int, epoch: int, lengths: Tensor | None = None) -> list[Tensor]:
     """Index batches of one epoch, a function of ``(seed, epoch)``; a last short batch is left out.
 

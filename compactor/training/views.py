@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from compactor.data import Batch, Split
 from compactor.training.schedule import generator
 
 
@@ -36,6 +37,12 @@ class Views:
         down, right = torch.randint(-self.shift, self.shift + 1, (2, self.samples), generator=random)
         mirrored = torch.rand(self.samples, generator=random) < (0.5 if self.flip else 0.0)
         return down, right, mirrored
+
+
+def seen(split: Split, views: Views | None, indices: Tensor, view: int) -> Batch:
+    """The samples at ``indices`` (N,) as a view shows them."""
+    batch = split.take(indices)
+    return batch if views is None else Batch(views(batch.inputs, indices, view), batch.labels)
 
 
 def moved(images: Tensor, down: Tensor, right: Tensor, mirrored: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ from compactor.passes.search.goal import Goal, Option
 from compactor.pipeline.context import PassContext
 from compactor.pipeline.passes import Pass, PassConfig, PassResult
 from compactor.training import Result, TrainConfig, effort, fit
+from compactor.training.cache import Teacher
 
 _TRAVEL = 50.0
 """Distance that log alpha may travel in a short run, against 0.01 per step of the paper."""
@@ -97,7 +98,7 @@ class CofiPruning(Pass):
         self, program: Program, space: SearchSpace, constraint: Constraint, ctx: PassContext
     ) -> tuple[GatedStudent, Result]:
         """The student with trained gates and weights."""
-        config, distillation = self.config, self._distillation().objective(program, ctx)
+        config, distillation = self.config, self._distillation().objective(program, Teacher(ctx.teacher), ctx)
         training = self._training(program, ctx, distillation.count)
         groups, blocks = prunable(space, config), [b.name for b in space.blocks] if config.depth else []
         student = GatedStudent.of(

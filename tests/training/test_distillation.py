@@ -7,9 +7,9 @@ import torch
 from torch.nn import functional as F
 
 from compactor.errors import InputError, UnsupportedError
-from compactor.training import Micro, TrainConfig, fit, losses
+from compactor.training import Micro, TrainConfig, fit, losses, taps
 from compactor.training.cache import Teacher, outputs
-from compactor.training.distillation import Distillation
+from compactor.training.distillation import Decoupled, Distillation, Relation
 from compactor.training.views import Views
 from tests.training.samples import blobs, network, program, trained
 
@@ -102,3 +102,35 @@ def test_a_teacher_with_nan_weights_is_refused() -> None:
         module[0].weight[0] = float("nan")
     with pytest.raises(InputError, match="NaN"):
         Teacher(program(module))((blobs(4, 0).images,))
+
+
+def test_decoupled_distillation_takes_the_true_class_and_rises(tmp_path: Path) -> None:
+    split, student = blobs(16, 0), program(network(2)).module()
+    teacher = Teacher(program(network(4)))
+    logits, found = teacher((split.images,)), student(split.images)[0]
+
+    def loss(step: int, labelled: bool = True) -> float:
+        data = split if labelled else blobs(16, 0, labelled=False)
+        objective = Distillation(teacher, data, tmp_path, decoupled=Decoupled(warmup=0.5))
+        micro = Micro(torch.arange(16), step, 0, 10, 0)
+        return objective.loss(student, objective.batch(micro), micro).item()
+
+    assert loss(7) == pytest.approx(losses.decoupled(found, logits, split.labels, 4.0).item(), rel=1e-4)
+    assert loss(7, labelled=False) == pytest.approx(
+        losses.decoupled(found, logits, logits.argmax(-1), 4.0).item(), rel=1e-4
+    )
+    assert [loss(step) / loss(9) for step in range(6)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1, 1])
+
+
+def test_relations_count_by_their_weight(tmp_path: Path) -> None:
+    split, made = blobs(16, 0), program(network(4))
+    student = taps.tapped(program(network(2)))
+    micro = Micro(torch.arange(16), 0, 0, 1, 0)
+    found = []
+    for weight in (1.0, 2.0):
+        objective = Distillation(Teacher(made), split, tmp_path, relation=Relation(made, student.outputs, weight))
+        found.append(objective.loss(student.module(), objective.batch(micro), micro).item())
+    plain = Distillation(Teacher(made), split, tmp_path).loss(student.module(), split.take(micro.indices), micro).item()
+    ours, theirs = student(split.images)[1], taps.tapped(made)(split.images)[1]
+    assert found[0] - plain == pytest.approx(losses.feature_relation(ours, theirs).item(), rel=1e-3)
+    assert found[1] - plain == pytest.approx(2 * (found[0] - plain), rel=1e-3)

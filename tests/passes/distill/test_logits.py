@@ -116,3 +116,27 @@ def test_a_student_that_training_does_not_improve_is_kept(teacher: Program, tmp_
     student = student.with_state({"8.bias": student.state["8.bias"] + 1e-4}) if "8.bias" in student.state else student
     result = distil(student, context(teacher, source(), tmp_path), epochs=1, lr=1e-9)
     assert result.metrics["after"] >= result.metrics["before"]
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+@pytest.mark.parametrize("options", [{"loss": "dkd", "beta": 2.0}, {"relation": 1.0}, {"variants": 2}])
+def test_options_train_with_labels_and_without(
+    teacher: Program, tmp_path: Path, labelled: bool, options: dict[str, Any]
+) -> None:
+    result = distil(program(network(4, seed=3)), context(teacher, source(labelled), tmp_path), **options)
+    assert result.modified and result.metrics["after"] > result.metrics["before"]
+    assert result.metrics["samples"] == (288 if "variants" in options else 96)
+
+
+def test_variants_come_with_effort_max(teacher: Program, tmp_path: Path) -> None:
+    found = []
+    for effort in ("balanced", "max"):
+        (tmp_path / effort).mkdir()
+        ctx = context(teacher, source(), tmp_path / effort, effort=effort)
+        found.append(distil(program(network(2)), ctx, epochs=1).metrics["samples"])
+    assert found == [96, 384]
+
+
+def test_made_up_images_have_no_variants(teacher: Program, tmp_path: Path) -> None:
+    data = replace(source(labelled=False), synthetic=True)
+    assert distil(program(network(4)), context(teacher, data, tmp_path), epochs=1, variants=3).metrics["samples"] == 96

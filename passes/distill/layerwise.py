@@ -1,0 +1,59 @@
+"""`distill.layerwise`: train a student on the teacher's hidden states too, wherever in its depth they fit best."""
+
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from compactor.ir.program import Program
+from compactor.passes.distill.student import Evaluate, StudentConfig, StudentPass, guided_epochs
+from compactor.pipeline.context import PassContext
+from compactor.pipeline.passes import PassConfig
+from compactor.training import Result, layerwise
+from compactor.training.cache import Teacher
+from compactor.training.layerwise import Layerwise, Weights
+from compactor.training.pairing import Pair
+from compactor.training.projection import Projector
+
+
+class LayerwiseConfig(StudentConfig):
+    """Options of `distill.layerwise`; what is not given is chosen by kind of model, data and effort."""
+
+    temperature: float = Field(2.0, gt=0, description="softens teacher and student")
+    logits: float = Field(0.1, ge=0, description="weight of the soft targets", json_schema_extra={"search": [0.1, 0.5]})
+    hidden: float = Field(
+        0.9, ge=0, description="weight of the hidden states", json_schema_extra={"search": [0.5, 0.9]}
+    )
+    attention: float = Field(0.0, ge=0, description="weight of the attention maps")
+    relation: float = Field(0.0, ge=0, description="weight of the last layer's relations")
+    layers: int = Field(4, ge=1, description="hidden states of the teacher that are learned from")
+    projector: Projector = Field("auto", description="linear, orthogonal, or auto: orthogonal where widths differ")
+
+
+class LayerwiseDistillation(StudentPass):
+    """CoFi's layerwise distillation (arXiv 2204.00408, section 3.3), for any student sliced from its teacher.
+
+    Which layer of the student learns from which of the teacher's is chosen anew in every step. Widths that differ are
+    bridged by VkD's orthogonal projection (arXiv 2403.06213). True labels are not used.
+    """
+
+    name: ClassVar[str] = "distill.layerwise"
+    Config: ClassVar[type[PassConfig]] = LayerwiseConfig
+
+    def train(
+        self, program: Program, teacher: Teacher, evaluate: Evaluate, ctx: PassContext
+    ) -> tuple[Result, dict[str, Any]]:
+        """Train on logits and hidden states."""
+        config, train = self.config, ctx.data.train
+        pair = Pair(program, self.canonical(ctx), config.layers)
+        weights = Weights(config.logits, config.hidden, config.attention, config.relation, 0.0, config.temperature)
+        module = layerwise.student(
+            pair, train, weights, projector=config.projector, dropout=config.dropout, seed=ctx.seed
+        )
+        objective = Layerwise(
+            pair, layerwise.reference(pair, weights), train, weights,
+            projector=config.projector, views=self.views(program, teacher, ctx),
+        )  # fmt: skip
+        settings = self.settings(program, ctx, guided_epochs(program, ctx))
+        result, metrics = self.fitted(module, objective, settings, evaluate, ctx, own=module.own)
+        matches = objective.matches(module, layerwise.first(train, ctx.seed))
+        return result, {**metrics, "matches": matches}
