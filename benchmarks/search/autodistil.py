@@ -39,12 +39,13 @@ WORK = facts.ROOT / ".compactor" / "benchmarks" / "autodistil"
 
 
 class Predicted:
-    """A target as if its device were elsewhere."""
+    """A target as if its device were elsewhere, with all of its precisions or some."""
 
     present = False
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, precisions: tuple[str, ...] | None = None) -> None:
         self._target = resolve_target(name)
+        self.precisions = precisions or self._target.precisions
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._target, name)
