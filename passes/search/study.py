@@ -163,8 +163,8 @@ class Study:
         samples = min(self.config.samples, len(self.ctx.data.train) // self.config.batches)
         if samples < 2:
             raise InputError(
-                f"{len(self.ctx.data.train)} training samples do not fill {self.config.batches} batches of at least two:"
-                " scores compare samples with one another",
+                f"{len(self.ctx.data.train)} training samples do not fill {self.config.batches} batches of at least"
+                " two: scores compare samples with one another",
                 "give more data, or ask for fewer batches",
             )
         batch = self.ctx.data.calibration(self.config.batches * samples, self.ctx.seed)

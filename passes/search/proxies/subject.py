@@ -63,7 +63,7 @@ class Setting:
         observed = _observed(teacher, batches, seeds, frozenset())
         if not all(o.gram.isfinite().all() for o in observed):
             raise InputError(
-                "the teacher's features hold NaN or infinite values at random weights, so candidates cannot be compared",
+                "the teacher's features hold NaN or infinite values at random weights: nothing can be compared",
                 "check the data; a network without norms may overflow: search with --score macs",
             )
         return Setting(tuple(batches), seeds, observed)

@@ -12,7 +12,6 @@ from compactor.data import Batch
 from compactor.errors import InputError, UsageError
 from compactor.ir.program import Program
 from compactor.passes.search.autodistil import AutoDistilConfig, AutoDistilSearch
-from compactor.passes.search.diswot import DiswotSearch
 from compactor.passes.search.proxies import Setting
 from compactor.passes.search.uniform import UniformSearch
 from compactor.pipeline.context import PassContext
@@ -42,7 +41,7 @@ def test_a_sample_with_nan_is_named(name: str, tmp_path: Path) -> None:
         return Tensors((images,), split.labels)
 
     model = teacher()
-    with pytest.raises(InputError, match="sample .* of the training data holds NaN|outputs hold NaN"):
+    with pytest.raises(InputError, match="NaN or infinite"):
         SEARCHES[name](model, with_train(around(model, tmp_path), spoilt))
 
 
@@ -70,7 +69,7 @@ def test_features_that_overflow_are_said() -> None:
 @pytest.mark.parametrize("name", SEARCHES)
 def test_a_teacher_with_nothing_to_prune(name: str, tmp_path: Path) -> None:
     model = export(nn.Linear(6, 3), (2, 6))
-    with pytest.raises(UsageError, match="the closest: .* ms|nothing to"):
+    with pytest.raises(UsageError, match="the closest"):
         SEARCHES[name](model, around(model, tmp_path / "a", latency="1us"))
     result = SEARCHES[name](model, around(model, tmp_path / "b", latency="10ms"))
     assert result.metrics["subnet"]["kept"] == {} and result.metrics["subnet"]["dropped"] == []
