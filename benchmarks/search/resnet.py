@@ -2,29 +2,32 @@
 
 ``python -m benchmarks.search.resnet``. At 2, 4 and 8 times lower latency (float32 against float32, predicted for
 ``host-cpu`` from its datasheet) every student is distilled on CIFAR-10 with the same recipe: as many epochs as a budget
-of multiply-accumulates pays for the uniform student. `search.diswot` is run with and without students wider than their
+of multiply-accumulates pays for the uniform student, on a third of the training data. `search.diswot` is run with and without students wider than their
 teacher. Random students are as large as the latency allows. Weights are chosen on ``dev``; the accuracy on ``test`` is
 reported. Exit status 1 when a bar is missed.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from benchmarks import data, facts
 from benchmarks.search.autodistil import Lines, Predicted
 from compactor import frontend, scoring
 from compactor.budget import Budget
+from compactor.data import Batch, Split
 from compactor.ir.program import Program
 from compactor.ir.slicing import slice_program
 from compactor.ir.space import space_of
@@ -45,6 +48,37 @@ CHEAPER, PER_SECOND = 180.0, 15.0
 """Bars: how much cheaper scoring is than training, and candidates a second."""
 BATCH = 128
 WORK = facts.ROOT / ".compactor" / "benchmarks" / "resnet"
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Some samples of a split, by seed."""
+
+    whole: Split
+    indices: Tensor
+
+    @staticmethod
+    def of(whole: Split, count: int, seed: int) -> "Drawn":
+        """``count`` of them at most."""
+        order = torch.randperm(len(whole), generator=torch.Generator().manual_seed(seed))
+        return Drawn(whole, order[:count])
+
+    @property
+    def labelled(self) -> bool:
+        """As the whole."""
+        return self.whole.labelled
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the whole and of what was drawn."""
+        return hashlib.sha256(self.whole.fingerprint.encode() + self.indices.numpy().tobytes()).hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def take(self, indices: Tensor) -> Batch:
+        """The batch of these samples."""
+        return self.whole.take(self.indices[indices])
 
 
 def students(teacher: Program, ratio: float, ctx: PassContext, options: argparse.Namespace) -> dict[str, Any]:
@@ -156,13 +190,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--ratios", type=float, nargs="+", default=list(RATIOS))
     parser.add_argument("--candidates", type=int, default=600, help="scored per search")
     parser.add_argument("--random", type=int, default=5, help="random students per ratio")
-    parser.add_argument("--macs", type=float, default=10e12, help="multiply-accumulates of one training")
+    parser.add_argument("--macs", type=float, default=4e12, help="multiply-accumulates of one training")
+    parser.add_argument("--samples", type=int, default=15000, help="of the training split")
     parser.add_argument("--choice", default="diswot, wider", help="the search that is held against uniform")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, default=WORK, help="an interrupted run goes on from here")
     options = parser.parse_args(arguments)
     teacher = canonical(frontend.load(data.shared() / "teachers" / "cifar10-resnet56" / "resnet56.pt2"))
     source = open_data(data.prepare_cifar10(WORK.parent / "cifar10"), teacher, options.seed)
+    source = replace(source, train=Drawn.of(source.train, options.samples, options.seed))
     target: Any = Predicted("host-cpu", precisions=("float32",))
     options.work.mkdir(parents=True, exist_ok=True)
     ctx = PassContext(
@@ -173,7 +209,7 @@ def main(arguments: list[str] | None = None) -> int:
     passed = verdicts(found, options)
     result = {
         **facts.facts(options.seed), "threads": torch.get_num_threads(), "candidates": options.candidates,
-        "macs": options.macs, "choice": options.choice, "passed": passed,
+        "macs": options.macs, "samples": len(source.train), "choice": options.choice, "passed": passed,
         "teacher": {
             "test_accuracy": round(scoring.accuracy(teacher, source.test or source.dev), 2),
             "latency_ms": round(target.predict(teacher.kernels(), "float32").p50, 4),
