@@ -1,10 +1,10 @@
 """Students of ResNet-56 found by `search.diswot`, by `search.uniform` and by chance.
 
 ``python -m benchmarks.search.resnet``. At 2, 4 and 8 times lower latency (float32 against float32, predicted for
-``host-cpu`` from its datasheet) every student is distilled on CIFAR-10 with the same recipe: as many epochs as a budget
-of multiply-accumulates pays for the uniform student, on a third of the training data. `search.diswot` is run with and without students wider than their
-teacher. Random students are as large as the latency allows. Weights are chosen on ``dev``; the accuracy on ``test`` is
-reported. Exit status 1 when a bar is missed.
+``host-cpu`` from its datasheet) every student is distilled on a third of CIFAR-10 with the same recipe: as many epochs
+as a budget of multiply-accumulates pays for the uniform student. `search.diswot` is run with and without students wider
+than their teacher. Random students are as large as the latency allows. Weights are chosen on ``dev``; the accuracy on
+``test`` is reported. Exit status 1 when a bar is missed.
 """
 
 import argparse
