@@ -1,5 +1,6 @@
 """The data of the benchmarks: prepared once for the build, and the test split in the form runtimes take."""
 
+import hashlib
 import importlib.util
 import os
 from dataclasses import dataclass
@@ -7,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from benchmarks.facts import ROOT
+from compactor.data import Batch, Split
 
 Sample = dict[str, NDArray[Any]]
 
@@ -27,6 +31,37 @@ class Samples:
     def __getitem__(self, index: int) -> Sample:
         """One sample with a batch dimension of one."""
         return {name: np.ascontiguousarray(values[index : index + 1]) for name, values in self.inputs.items()}
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Some samples of a split, by seed."""
+
+    whole: Split
+    indices: Tensor
+
+    @staticmethod
+    def of(whole: Split, count: int, seed: int) -> "Drawn":
+        """``count`` of them at most."""
+        order = torch.randperm(len(whole), generator=torch.Generator().manual_seed(seed))
+        return Drawn(whole, order[:count])
+
+    @property
+    def labelled(self) -> bool:
+        """As the whole."""
+        return self.whole.labelled
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the whole and of what was drawn."""
+        return hashlib.sha256(self.whole.fingerprint.encode() + self.indices.numpy().tobytes()).hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def take(self, indices: Tensor) -> Batch:
+        """The batch of these samples."""
+        return self.whole.take(self.indices[indices])
 
 
 def shared() -> Path:

@@ -8,26 +8,23 @@ than their teacher. Random students are as large as the latency allows. Weights 
 """
 
 import argparse
-import hashlib
 import json
 import os
 import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from benchmarks import data, facts
 from benchmarks.search.autodistil import Lines, Predicted
 from compactor import frontend, scoring
 from compactor.budget import Budget
-from compactor.data import Batch, Split
 from compactor.ir.program import Program
 from compactor.ir.slicing import slice_program
 from compactor.ir.space import space_of
@@ -48,37 +45,6 @@ CHEAPER, PER_SECOND = 180.0, 15.0
 """Bars: how much cheaper scoring is than training, and candidates a second."""
 BATCH = 128
 WORK = facts.ROOT / ".compactor" / "benchmarks" / "resnet"
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """Some samples of a split, by seed."""
-
-    whole: Split
-    indices: Tensor
-
-    @staticmethod
-    def of(whole: Split, count: int, seed: int) -> "Drawn":
-        """``count`` of them at most."""
-        order = torch.randperm(len(whole), generator=torch.Generator().manual_seed(seed))
-        return Drawn(whole, order[:count])
-
-    @property
-    def labelled(self) -> bool:
-        """As the whole."""
-        return self.whole.labelled
-
-    @property
-    def fingerprint(self) -> str:
-        """Of the whole and of what was drawn."""
-        return hashlib.sha256(self.whole.fingerprint.encode() + self.indices.numpy().tobytes()).hexdigest()
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def take(self, indices: Tensor) -> Batch:
-        """The batch of these samples."""
-        return self.whole.take(self.indices[indices])
 
 
 def students(teacher: Program, ratio: float, ctx: PassContext, options: argparse.Namespace) -> dict[str, Any]:
@@ -198,7 +164,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     teacher = canonical(frontend.load(data.shared() / "teachers" / "cifar10-resnet56" / "resnet56.pt2"))
     source = open_data(data.prepare_cifar10(WORK.parent / "cifar10"), teacher, options.seed)
-    source = replace(source, train=Drawn.of(source.train, options.samples, options.seed))
+    source = replace(source, train=data.Drawn.of(source.train, options.samples, options.seed))
     target: Any = Predicted("host-cpu", precisions=("float32",))
     options.work.mkdir(parents=True, exist_ok=True)
     ctx = PassContext(
