@@ -147,7 +147,8 @@ def main(arguments: list[str] | None = None) -> int:
     source = replace(source, train=data.Drawn.of(source.train, given.samples, given.seed))
     options = {"epochs": given.epochs, "batch": given.batch}
     result: dict[str, Any] = {
-        **facts.facts(given.seed), "bar": BAR, **options, "samples": len(source.train), "threads": torch.get_num_threads(), "spaces": {}
+        **facts.facts(given.seed), "bar": BAR, **options,
+        "samples": len(source.train), "threads": torch.get_num_threads(), "spaces": {}
     }  # fmt: skip
     ctx = context(teacher, source, given.work, given.seed, Lines())
     result["teacher"] = {
