@@ -1,6 +1,5 @@
 """The data of the benchmarks: prepared once for the build, and the test split in the form runtimes take."""
 
-import hashlib
 import importlib.util
 import os
 from dataclasses import dataclass
@@ -10,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from benchmarks.facts import ROOT
-from compactor.data import Batch, Split
+from compactor.calibration.splits import Part
+from compactor.data import Split
 
 Sample = dict[str, NDArray[Any]]
 
@@ -33,35 +32,10 @@ class Samples:
         return {name: np.ascontiguousarray(values[index : index + 1]) for name, values in self.inputs.items()}
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """Some samples of a split, by seed."""
-
-    whole: Split
-    indices: Tensor
-
-    @staticmethod
-    def of(whole: Split, count: int, seed: int) -> "Drawn":
-        """``count`` of them at most."""
-        order = torch.randperm(len(whole), generator=torch.Generator().manual_seed(seed))
-        return Drawn(whole, order[:count])
-
-    @property
-    def labelled(self) -> bool:
-        """As the whole."""
-        return self.whole.labelled
-
-    @property
-    def fingerprint(self) -> str:
-        """Of the whole and of what was drawn."""
-        return hashlib.sha256(self.whole.fingerprint.encode() + self.indices.numpy().tobytes()).hexdigest()
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def take(self, indices: Tensor) -> Batch:
-        """The batch of these samples."""
-        return self.whole.take(self.indices[indices])
+def drawn(split: Split, count: int, seed: int) -> Split:
+    """``count`` samples of a split by seed, all of them where there are no more."""
+    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))
+    return split if count >= len(split) else Part(split, order[:count])
 
 
 def shared() -> Path:

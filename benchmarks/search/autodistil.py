@@ -144,7 +144,7 @@ def main(arguments: list[str] | None = None) -> int:
         shutil.rmtree(given.work, ignore_errors=True)
     teacher = canonical(frontend.load(data.shared() / "teachers" / "sst2-minilm"))
     source = open_data(data.shared() / "data" / "sst2", teacher, given.seed)
-    source = replace(source, train=data.Drawn.of(source.train, given.samples, given.seed))
+    source = replace(source, train=data.drawn(source.train, given.samples, given.seed))
     options = {"epochs": given.epochs, "batch": given.batch}
     result: dict[str, Any] = {
         **facts.facts(given.seed), "bar": BAR, **options,

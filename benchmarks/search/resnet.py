@@ -164,7 +164,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     teacher = canonical(frontend.load(data.shared() / "teachers" / "cifar10-resnet56" / "resnet56.pt2"))
     source = open_data(data.prepare_cifar10(WORK.parent / "cifar10"), teacher, options.seed)
-    source = replace(source, train=data.Drawn.of(source.train, options.samples, options.seed))
+    source = replace(source, train=data.drawn(source.train, options.samples, options.seed))
     target: Any = Predicted("host-cpu", precisions=("float32",))
     options.work.mkdir(parents=True, exist_ok=True)
     ctx = PassContext(
