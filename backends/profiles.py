@@ -31,12 +31,12 @@ def attributed(nodes: Sequence[tuple[str, float]]) -> list[Executed]:
     such a name (most convert between layouts) counts to the next node that has one, which it mostly feeds.
     """
     found: list[Executed] = []
-    waiting = 0.0
+    waiting: list[float] = []
     for text, us in nodes:
-        waiting += us
+        waiting.append(us)
         if names := names_in(text):
-            found.append(Executed(names, waiting))
-            waiting = 0.0
+            found.append(Executed(names, sum(waiting), len(waiting)))
+            waiting = []
     if found and waiting:
-        found[-1] = Executed(found[-1].names, found[-1].us + waiting)
+        found[-1] = Executed(found[-1].names, found[-1].us + sum(waiting), found[-1].count + len(waiting))
     return found

@@ -85,10 +85,11 @@ class Backend(Protocol):
 
 @dataclass(frozen=True)
 class Executed:
-    """What one node that a runtime executed took: microseconds. ``names`` are the nodes of the file it stands for."""
+    """What ``count`` nodes that a runtime executed took: microseconds. They stand for nodes of the file, ``names``."""
 
     names: tuple[str, ...]
     us: float
+    count: int = 1
 
 
 @runtime_checkable
@@ -96,7 +97,7 @@ class Profiler(Protocol):
     """A backend whose runtime tells where the time goes."""
 
     def profile(self, lowered: Lowered, inputs: Sequence[Tensor], *, seconds: float) -> Sequence[Executed]:
-        """Every node that runs at batch 1, in the order of execution; each stands for at least one of the file's.
+        """All nodes that run at batch 1, in the order of execution; what a runtime added is with a node of the file.
 
         The model runs for about ``seconds``. Timing nodes slows them down a little: only their shares count.
         """

@@ -32,17 +32,18 @@ def parts(executed: Sequence[Executed], kernels: Mapping[str, tuple[int, bool]],
             i = leader[i]
         return i
 
-    spent: list[tuple[int, float]] = []
-    waiting = 0.0
+    spent: list[tuple[int, Executed]] = []
+    waiting: list[Executed] = []
     for node in executed:
         known = [kernels[name] for name in node.names if name in kernels]
         own = [i for i, inside in known if inside] or [i for i, _ in known][:1]
-        waiting += node.us
+        waiting.append(node)
         if own:
-            spent.append((own[0], waiting))
-            waiting = 0.0
+            spent += [(own[0], each) for each in waiting]
+            waiting = []
             for other in own[1:]:
                 leader[first(other)] = first(own[0])
+    spent += [(spent[-1][0], each) for each in waiting if spent]
     timed = {first(i) for i, _ in spent}
     for i in range(1, count):
         if first(i) not in timed:
@@ -50,6 +51,6 @@ def parts(executed: Sequence[Executed], kernels: Mapping[str, tuple[int, bool]],
     return [_part([i for i in range(count) if first(i) == root], spent) for root in sorted({*map(first, range(count))})]
 
 
-def _part(together: list[int], spent: list[tuple[int, float]]) -> Part:
-    own = [us for i, us in spent if i in together]
-    return Part(tuple(together), sum(own), len(own))
+def _part(together: list[int], spent: list[tuple[int, Executed]]) -> Part:
+    own = [node for i, node in spent if i in together]
+    return Part(tuple(together), sum(node.us for node in own), sum(node.count for node in own))
