@@ -29,7 +29,7 @@ def partial_sums(us: Floats, profiled: Sequence[Sequence[Part]]) -> list[Partial
 
     Timing a node costs, or hides, about the same for every node, and so does a call: both are fitted to all models.
     """
-    numbers = [i for i, parts in enumerate(profiled) if parts]
+    numbers = [i for i, parts in enumerate(profiled) if sum(p.us for p in parts) > 0]
     times = [np.array([p.us for p in profiled[i]]) for i in numbers]
     nodes = [np.array([p.nodes for p in profiled[i]]) for i in numbers]
     if not numbers:

@@ -13,15 +13,18 @@ _MARK = "compactor:"
 
 
 def mark(prepared: Program, exported: ExportedProgram) -> None:
-    """Mark the calls of an exported Program with those that they came from; when they differ, none is.
+    """Mark the calls of an exported Program with those that they came from.
 
     The exporter decomposes and renames nodes, but writes out as ``name_scopes`` in which module a node once stood.
+    Exporting drops calls that change nothing and adds asserts, which no one reads; it keeps the order of the others.
     """
-    calls, made = ([n for n in g.nodes if n.op == "call_function"] for g in (prepared.graph, exported.graph))
-    if [n.target for n in calls] != [n.target for n in made]:
-        return
-    for call, node in zip(calls, made, strict=True):
-        node.meta["nn_module_stack"] = {ORIGIN: (_MARK + call.meta.get(ORIGIN, call.name), ORIGIN)}
+    calls = (n for n in prepared.graph.nodes if n.op == "call_function")
+    for node in exported.graph.nodes:
+        if node.op == "call_function" and node.users:
+            call = next((c for c in calls if c.target == node.target), None)
+            if call is None:
+                return
+            node.meta["nn_module_stack"] = {ORIGIN: (_MARK + call.meta.get(ORIGIN, call.name), ORIGIN)}
 
 
 def marks(graph: Any) -> dict[Any, str]:

@@ -16,7 +16,7 @@ from compactor.pipeline.request import backend_of
 from compactor.target import Part
 from compactor.targets.registry import profiles
 
-TARGETS = ("host-cpu", "host-cpu-onnx")
+CASES = [("host-cpu", p) for p in ("float32", "bfloat16", "int8")] + [("host-cpu-onnx", p) for p in ("float32", "int8")]
 
 
 class _Mixed(nn.Module):
@@ -48,8 +48,7 @@ def _profiled(name: str, precision: str, folder: Path) -> tuple[Sample, list[Par
     return found, parts(executed, found.places, len(found.kernels))
 
 
-@pytest.mark.parametrize("name", TARGETS)
-@pytest.mark.parametrize("precision", ["float32", "int8"])
+@pytest.mark.parametrize(("name", "precision"), CASES)
 def test_runtimes_tell_which_kernel_takes_the_time(name: str, precision: str, tmp_path: Path) -> None:
     found, timed = _profiled(name, precision, tmp_path)
     assert sorted(i for part in timed for i in part.kernels) == list(range(len(found.kernels)))
