@@ -2,11 +2,11 @@
 
 A kernel takes the roofline's time times exp(g); so does each kind of pointwise op fused into it, of which the prior is
 that they are nearly free: what one runtime fuses costs another. g has a Gaussian-process prior over kinds and sizes: an
-offset of the device, one per kind, a trend and a smooth function of the logarithms of the sizes. Only whole models are
-timed. Near
-the current estimate the logarithm of a sum is a mean of its kernels' g, weighted by their shares of the time, so every
-total is a linear observation and the posterior has a closed form (Rasmussen and Williams, Gaussian Processes for
-Machine Learning, 2006, section 2.2); shares are updated a few times. Ten totals move the offsets, hundreds the shape.
+offset of the device, one per kind, a trend and a smooth function of the logarithms of the sizes. Sums are
+timed: whole models, and where the runtime tells, single kernels and the few that it runs in one go. Near the current
+estimate the logarithm of a sum is a mean of its kernels' g, weighted by their shares of the time, so every sum is a
+linear observation and the posterior has a closed form (Rasmussen and Williams, Gaussian Processes for Machine Learning,
+2006, section 2.2); shares are updated a few times. Ten totals move the offsets, hundreds, or parts of ten, the shape.
 """
 
 from collections.abc import Sequence
@@ -152,22 +152,17 @@ class _Problem:
         self.kind, self.base, self.sizes = distinct[:, 0].astype(np.intp), distinct[:, 1], distinct[:, 2:]
         self.totals = len(observed)
         rows = np.split(index.ravel(), np.cumsum([len(r.kind) for r in observed])[:-1])
-        found: dict[tuple[int, bytes], list[float]] = {}
-        counts = np.zeros((len(observed), len(distinct)))
-        for i, own in enumerate(rows):
-            np.add.at(counts[i], own, 1.0)
-        for part in parts:
-            some = np.bincount(
-                rows[part.network][np.isin(observed[part.network].owner, part.kernels)], minlength=len(distinct)
-            )
-            found.setdefault((part.network, some.astype(np.float64).tobytes()), []).append(np.log(part.us))
         # Equal parts of one network, as of a layer that repeats, are one observation.
-        kept = sorted(found)
-        if len(kept) > _PARTS:
-            kept = [kept[i] for i in np.random.default_rng(0).permutation(len(kept))[:_PARTS]]
-        self.counts = np.concatenate([counts, *(np.frombuffer(key)[None] for _, key in kept)])
-        self.network = np.array([*range(len(observed)), *(i for i, _ in kept)], dtype=np.intp)
-        self.log_us = np.concatenate([np.log(us), [np.mean(found[key]) for key in kept]])
+        equal: dict[tuple[int, tuple[int, ...]], list[float]] = {}
+        for network, kernels, part_us in parts:
+            own = rows[network][np.isin(observed[network].owner, kernels)]
+            equal.setdefault((network, tuple(sorted(own))), []).append(float(np.log(part_us)))
+        kept = [list(equal)[i] for i in np.random.default_rng(0).permutation(len(equal))[:_PARTS]]
+        self.counts = np.zeros((self.totals + len(kept), len(distinct)))
+        for i, each in enumerate([*rows, *(list(own) for _, own in kept)]):
+            np.add.at(self.counts[i], each, 1.0)
+        self.network = np.array([*range(self.totals), *(network for network, _ in kept)], dtype=np.intp)
+        self.log_us = np.concatenate([np.log(us), [np.mean(equal[key]) for key in kept]])
 
     def _covariance(self, prior: dict[str, float]) -> Floats:
         return _covariance(self.kind, self.sizes, self.kind, self.sizes, prior)

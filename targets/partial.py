@@ -12,8 +12,11 @@ from compactor.target import Part
 Floats = NDArray[np.float64]
 _LEAST = 0.2
 """What share of a profiled time is left at least when the cost of timing is taken off."""
-_TRUSTED = 2.0
-"""By what factor a profile's sum, without its bias, may miss the latency; beyond, something else was running."""
+_TRUSTED, _SLOWED = 2.0, 1.1
+"""How many times the latency a profile may add up to, and the other way round: disturbances only ever slow down.
+
+Beyond the first the profile tells nothing, beyond the second it is the latency that is doubted.
+"""
 
 
 class Partial(NamedTuple):
@@ -39,7 +42,8 @@ def partial_sums(us: Floats, profiled: Sequence[Sequence[Part]]) -> list[Partial
     for i, own, count in zip(numbers, times, nodes, strict=True):
         plain = _without(own, count, node)
         factor = max(us[i] - call, _LEAST * us[i]) / plain.sum()
-        if 1 / _TRUSTED < factor < _TRUSTED:
+        if factor > 1 / _TRUSTED:
+            factor = min(factor, _SLOWED)
             found += [
                 Partial(i, part.kernels, float(t)) for part, t in zip(profiled[i], plain * factor, strict=True) if t > 0
             ]
