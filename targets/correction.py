@@ -32,7 +32,7 @@ VERSION = 2
 _ROUNDS = 10
 _OUTPUTS = 5
 _NEGLIGIBLE = 1e-4
-_PARTS, _FEW = 800, 240
+_PARTS, _FEW = 800, 200
 """How many parts of models a correction learns from at most, and its prior."""
 _OUTLIER = 6.0
 """How many times the median error a total left out may be off before it counts as an outlier."""
@@ -186,12 +186,12 @@ class _Problem:
         noise = self._doubted(np.abs(plain - self._medians(plain)), prior, least=1.0)
         for _ in range(rounds):
             shares, said = self.linear(g)
-            spread: Floats = shares @ covariance @ shares.T + np.diag(noise**2)
-            inverse: Floats = np.linalg.inv(spread).astype(np.float64)
+            cross = covariance @ shares.T
+            inverse: Floats = np.linalg.inv(shares @ cross + np.diag(noise**2)).astype(np.float64)
             alpha = inverse @ said
             used = noise
             noise = self._doubted(np.abs(alpha / np.diag(inverse)), prior, least=0.1)
-            g = g + 0.8 * (covariance @ shares.T @ alpha - g)
+            g = g + 0.8 * (cross @ alpha - g)
         return _Solved(shares, inverse, alpha, said, used)
 
     def _medians(self, values: Floats) -> Floats:
