@@ -159,7 +159,7 @@ class _Problem:
             equal.setdefault((network, tuple(sorted(own))), []).append(float(np.log(part_us)))
         kept = [list(equal)[i] for i in np.random.default_rng(0).permutation(len(equal))[:_PARTS]]
         self.counts = np.zeros((self.totals + len(kept), len(distinct)))
-        for i, each in enumerate([*rows, *(list(own) for _, own in kept)]):
+        for i, each in enumerate([*rows, *(np.array(own) for _, own in kept)]):
             np.add.at(self.counts[i], each, 1.0)
         self.network = np.array([*range(self.totals), *(network for network, _ in kept)], dtype=np.intp)
         self.log_us = np.concatenate([np.log(us), [np.mean(equal[key]) for key in kept]])
