@@ -1,12 +1,15 @@
 """The OpenVINO backend."""
 
+from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from compactor.backend import Lowered, Session
+from torch import Tensor
+
+from compactor.backend import Executed, Lowered, Session
 from compactor.backends.feeds import Options, describe_shapes, nominal_shapes
 from compactor.backends.onnx.export import write_onnx
 from compactor.backends.openvino.convert import save_ir
@@ -46,9 +49,9 @@ class OpenVINOBackend:
         core = _core()
         with TemporaryDirectory(dir=folder, prefix=".onnx-") as temporary:
             path = Path(temporary) / "model.onnx"
-            write_onnx(widen(program), path)
-            save_ir(core.read_model(path), folder / MODEL[0], program.precision)
-        return Lowered(self.name, folder, MODEL, program.precision, self._options(program, target))
+            marks = write_onnx(widen(program), path)
+            origins = save_ir(core.read_model(path), folder / MODEL[0], program.precision, marks)
+        return Lowered(self.name, folder, MODEL, program.precision, self._options(program, target), origins)
 
     def _options(self, program: Program, target: Target) -> dict[str, str | int | float | bool]:
         # The Protocol of targets does not know OpenVINO's device names; NPU profiles carry it in theirs.
@@ -57,19 +60,29 @@ class OpenVINOBackend:
 
     def open(self, lowered: Lowered, *, threads: int | None = None, batch: int | None = None) -> Session:
         """Load the IR on its device, or on the CPU where that device is absent. Raises `MissingRuntimeError`."""
-        core = _core()
-        device = str(lowered.options["device"])
-        device = device if device in core.available_devices else "CPU"
-        model = core.read_model(lowered.folder / lowered.files[0])
-        names = list(nominal_shapes(lowered.options, 1))
-        if batch is not None or device == "NPU":
-            model.reshape(nominal_shapes(lowered.options, batch or 1))
-        compiled = core.compile_model(model, device, _settings(core, device, lowered.options, threads))
-        return OpenVINOSession(compiled, names, device)
+        return _open(lowered, threads, batch)
+
+    def profile(self, lowered: Lowered, inputs: Sequence[Tensor], *, seconds: float) -> Sequence[Executed]:
+        """What each node takes at batch 1. Raises `MissingRuntimeError`."""
+        return _open(lowered, None, 1, {"PERF_COUNT": True}).profile(inputs, seconds)
 
     def reference(self, lowered: Lowered) -> Session | None:
         """None: the model opens where OpenVINO is installed."""
         return None
+
+
+def _open(
+    lowered: Lowered, threads: int | None, batch: int | None, more: dict[str, Any] | None = None
+) -> OpenVINOSession:
+    core = _core()
+    device = str(lowered.options["device"])
+    device = device if device in core.available_devices else "CPU"
+    model = core.read_model(lowered.folder / lowered.files[0])
+    names = list(nominal_shapes(lowered.options, 1))
+    if batch is not None or device == "NPU":
+        model.reshape(nominal_shapes(lowered.options, batch or 1))
+    settings = _settings(core, device, lowered.options, threads) | (more or {})
+    return OpenVINOSession(core.compile_model(model, device, settings), names, device)
 
 
 @cache
