@@ -134,7 +134,7 @@ def learn(observed: Sequence[Rows], ms: Sequence[float], profiled: Sequence[Sequ
         raise InputError(f"cannot fit to {list(ms)[:5]}", "give at least one latency, each a positive number")
     us = np.asarray(ms, dtype=np.float64) * 1e3
     problem = _Problem(observed, us, partial.partial_sums(us, profiled) if profiled else [])
-    prior = problem.best_prior() if len(ms) >= 8 else dict(_PRIOR)
+    prior = problem.best_prior() if len(problem.log_us) >= 8 else dict(_PRIOR)
     return problem.posterior(prior)
 
 

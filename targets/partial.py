@@ -17,6 +17,8 @@ _TRUSTED, _SLOWED = 2.0, 1.1
 
 Beyond the first the profile tells nothing, beyond the second it is the latency that is doubted.
 """
+_HIDDEN, _ADDED = 1.0, 20.0
+"""Microseconds per node that a profile may leave out, and add, at most."""
 
 
 class Partial(NamedTuple):
@@ -58,7 +60,9 @@ def _costs(us: Floats, times: Sequence[Floats], nodes: Sequence[NDArray[np.intp]
         gap: Floats = np.log(us) - np.log(np.array(sums) + x[0])
         return gap
 
-    found = least_squares(off, (10.0, 0.0), bounds=((0.0, -5.0), (500.0, 20.0)), loss="soft_l1", f_scale=0.05)
+    most = float(us.min()) / 2
+    limits = ((0.0, -_HIDDEN), (most, _ADDED))
+    found = least_squares(off, (most / 10, 0.0), bounds=limits, loss="soft_l1", f_scale=0.05)
     return float(found.x[0]), float(found.x[1])
 
 
