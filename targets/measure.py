@@ -4,20 +4,26 @@ At least 64 queries (the count MLPerf Inference derives for a p90) and at least 
 Garbage collection is off while the clock runs. `compare` interleaves turns of all sessions, so that drift of the
 machine (clocks, temperature, neighbours) hits them alike; a turn starts with queries that do not count, as a device
 that serves one model is warm.
+
+This file is also copied to devices that are elsewhere, where it runs without torch.
 """
 
 import gc
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
-from compactor.backend import Session
 from compactor.errors import UsageError
 from compactor.latency import Latency
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from compactor.backend import Session
 
 QUERIES = 64
 SECONDS, WARMUP = 0.7, 0.15
@@ -35,8 +41,8 @@ Samples = NDArray[np.float64]
 
 
 def measure(
-    session: Session,
-    inputs: Sequence[Tensor],
+    session: "Session",
+    inputs: "Sequence[Tensor]",
     *,
     queries: int = QUERIES,
     seconds: float = SECONDS,
@@ -52,8 +58,8 @@ def measure(
 
 
 def compare(
-    sessions: Mapping[str, Session],
-    inputs: Sequence[Tensor],
+    sessions: "Mapping[str, Session]",
+    inputs: "Sequence[Tensor]",
     *,
     queries: int = QUERIES,
     seconds: float = SECONDS,
@@ -104,7 +110,7 @@ def summarize(samples: Samples, queries: int = QUERIES, threads: int | None = No
     return Latency(p50, "measured", p90, p99, len(ms), threads=threads, warning="; ".join(warnings) or None)
 
 
-def _query(session: Session, inputs: Sequence[Tensor]) -> Callable[[], object]:
+def _query(session: "Session", inputs: "Sequence[Tensor]") -> Callable[[], object]:
     fixed = tuple(t.contiguous() for t in inputs)
     return lambda: session(fixed)
 

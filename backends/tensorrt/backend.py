@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from compactor.backend import Lowered, Session
-from compactor.backends.feeds import describe_shapes, nominal_shapes
+from compactor.backends.feeds import describe_shapes
 from compactor.backends.onnx.backend import open_onnx
 from compactor.backends.onnx.export import write_onnx
+from compactor.backends.shapes import nominal_shapes
 from compactor.backends.tensorrt.narrow import halve_scales, narrow
 from compactor.backends.tensorrt.rules import check_quantizers
 from compactor.errors import MissingRuntimeError, UnsupportedError

@@ -17,7 +17,7 @@ from compactor.errors import CompactorError, ExitCode, InternalError
 EPILOG = """\b
 Exit codes: 0 done; 1 a limit is missed or an artifact is damaged; 2 wrong request;
 3 bad teacher or data; 4 unsupported model or target; 5 missing runtime;
-6 parity failed; 70 internal error; 130 interrupted.
+6 parity failed; 7 a device failed; 70 internal error; 130 interrupted.
 """
 
 

@@ -11,8 +11,10 @@ from torch import Tensor
 
 from compactor import parity
 from compactor.backend import Backend, Lowered, Session
+from compactor.device import Device
 from compactor.ir.program import Program
 from compactor.latency import Latency
+from compactor.pipeline import remote
 from compactor.pipeline.request import backend_of, resolve_target
 from compactor.report.artifact import Artifact
 from compactor.scoring import scorable
@@ -79,14 +81,21 @@ def predict(program: Program, target: str | Target) -> Latency:
     return resolved.predict(program.kernels(), native(resolved, program.precision))
 
 
-def measure(model: Program | Artifact, target: str | Target) -> Latency:
+def measure(
+    model: Program | Artifact, target: str | Target, device: str | Device | None = None, minutes: float = remote.MINUTES
+) -> Latency:
     """Measured latency, milliseconds, of one inference at batch 1; a Program is lowered first.
 
-    Raises `UnsupportedError` when the device is not present, `MissingRuntimeError` when the runtime is not installed.
+    With ``device``, such as ``ssh://user@host``, it is measured there, within ``minutes``. Raises `UnsupportedError`
+    when the device is not present, `MissingRuntimeError` when the runtime is not installed, `DeviceError` when the
+    connection fails.
     """
     resolved = resolve_target(target)
     backend = backend_of(resolved)
+    opened = None if device is None else remote.open_device(device, minutes)
     with _lowered(model, backend, resolved) as (lowered, inputs):
+        if opened is not None:
+            return remote.measure(opened, resolved, backend, lowered, inputs)
         return resolved.measure(backend.open(lowered, batch=1), inputs)
 
 
