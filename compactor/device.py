@@ -1,5 +1,6 @@
 """The contract of a device that is elsewhere: it runs lowered models, and needs only their runtime for that."""
 
+import platform
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -131,6 +132,14 @@ class Device(Protocol):
     def cancel(self) -> None:
         """End from another thread what is under way; that raises `DeviceError` there."""
         ...
+
+
+def identity() -> str:
+    """This machine's `Facts.identity`."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return platform.node()
 
 
 def plain(value: Any) -> Any:

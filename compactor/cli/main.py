@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import click
 
-from compactor.cli import build, finish, gate, inspect, passes, profile, search, targets, verify
+from compactor.cli import bench, build, finish, gate, inspect, passes, profile, search, targets, verify
 from compactor.errors import CompactorError, ExitCode, InternalError
 
 EPILOG = """\b
@@ -27,7 +27,7 @@ def cli() -> None:
     """Compress a trained model for a device: teacher in, verified student out."""
 
 
-for module in (build, search, inspect, profile, gate, verify, finish, targets, passes):
+for module in (build, search, inspect, profile, bench, gate, verify, finish, targets, passes):
     cli.add_command(module.command)
 
 

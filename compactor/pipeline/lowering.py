@@ -93,16 +93,16 @@ def measure(
     resolved = resolve_target(target)
     backend = backend_of(resolved)
     opened = None if device is None else remote.open_device(device, minutes)
-    with _lowered(model, backend, resolved) as (lowered, inputs):
+    with ready(model, resolved) as (lowered, inputs):
         if opened is not None:
             return remote.measure(opened, resolved, backend, lowered, inputs)
         return resolved.measure(backend.open(lowered, batch=1), inputs)
 
 
 @contextmanager
-def _lowered(
-    model: Program | Artifact, backend: Backend, target: Target
-) -> Iterator[tuple[Lowered, tuple[Tensor, ...]]]:
+def ready(model: Program | Artifact, target: Target) -> Iterator[tuple[Lowered, tuple[Tensor, ...]]]:
+    """A model lowered for a target, and inputs at batch 1; an artifact's own files where they are for its runtime."""
+    backend = backend_of(target)
     with TemporaryDirectory(prefix="compactor-") as folder:
         if isinstance(model, Program):
             yield backend.lower(model, target, Path(folder)), model.example_inputs(batch=1)

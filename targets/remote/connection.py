@@ -106,8 +106,8 @@ async def _connection(address: Address) -> "AsyncIterator[SSHClientConnection]":
         keepalive_count_max=MISSES, **{k: v for k, v in given.items() if v is not None},
     )  # fmt: skip
     # "UserKnownHostsFile none" would mean to asyncssh that any host will do.
-    files = [f for f in options.known_hosts or ["~/.ssh/known_hosts"] if Path(f).expanduser().is_file()]
-    known = [str(Path(f).expanduser()) for f in files] or b""
+    files = [Path(str(f)).expanduser() for f in _names(options.known_hosts) or ["~/.ssh/known_hosts"]]
+    known = [str(f) for f in files if f.is_file()] or b""
     refused: list[DeviceError] = []
 
     class Client(asyncssh.SSHClient):
@@ -125,6 +125,10 @@ async def _connection(address: Address) -> "AsyncIterator[SSHClientConnection]":
             yield connection
     except asyncssh.HostKeyNotVerifiable as error:
         raise (refused[0] if refused else _untrusted(address, str(error), True)) from None
+
+
+def _names(known_hosts: object) -> list[object]:
+    return known_hosts if isinstance(known_hosts, list) else []
 
 
 def _untrusted(address: Address, fingerprint: str, known: bool) -> DeviceError:

@@ -67,8 +67,8 @@ def work(folder: Path) -> dict[str, Any]:
     outputs: dict[str, Any] = {}
     if samples:
         for name in job["models"]:
-            found = _load(job, folder, name, None)(samples)
-            outputs |= {f"{name}/{i}": value for i, value in enumerate(found)}
+            values = _load(job, folder, name, None)(samples)
+            outputs |= {f"{name}/{i}": value for i, value in enumerate(values)}
         np.savez(folder / "outputs.npz", **outputs)
     sessions = {name: Query(_load(job, folder, name, 1), inputs) for name in job["models"]}
     found = measure.compare(sessions, ())

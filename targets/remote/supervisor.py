@@ -152,9 +152,9 @@ def work(link: Link, folder: Path) -> tuple[dict[str, Any], bytes]:
 def supervise(link: Link, folder: Path) -> tuple[int, bytes]:
     """Run the worker: its exit code, and the end of what it wrote."""
     command = [sys.executable, "-B", "-m", WORKER, str(folder)]
-    pipe = subprocess.PIPE
+    pipe, own = subprocess.PIPE, {**os.environ, "TMPDIR": str(folder)}  # runtimes leave files of their own
     with subprocess.Popen(
-        command, cwd=str(folder), stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, start_new_session=True
+        command, cwd=str(folder), env=own, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, start_new_session=True
     ) as worker:
         output, tail = worker.stdout.fileno() if worker.stdout else 0, b""
         try:
