@@ -96,13 +96,13 @@ class SshDevice:
                 f"{self.name} was not done within {self.minutes:g} minutes", "allow more with --device-minutes"
             ) from None
         except asyncio.CancelledError:
-            raise DeviceError(f"what ran on {self.name} was cancelled") from None
+            raise DeviceError(f"what ran on {self.name} was cancelled", "run the same command") from None
         finally:
             self._task = None
 
     async def _converse(self, needs: Needs, bundle: dict[str, Path] | None) -> tuple[Facts, dict[str, Any], bytes]:
         """What the device is, its answer and the bytes that came with it; nothing is asked without a bundle."""
-        async with process(self.address, _source(supervisor.__name__)) as link:
+        async with process(self.address, source(supervisor.__name__)) as link:
             await link.send(json.dumps({"runtime": needs.loader.runtime}).encode() + b"\n")
             facts = await self._facts(link)
             needs.require(facts, self.name)
@@ -157,7 +157,7 @@ async def _send(link: Link, bundle: dict[str, Path]) -> None:
 def _bundle(work: Work, folder: Path) -> dict[str, Path]:
     """All that the device gets, by its path there; what is not a model's file is written to ``folder``."""
     loader = work.needs.loader
-    texts = {f"{name.replace('.', '/')}.py": _source(name) for name in (*MODULES, *loader.modules)}
+    texts = {f"{name.replace('.', '/')}.py": source(name) for name in (*MODULES, *loader.modules)}
     packages = {str(parent) for name in texts for parent in Path(name).parents if parent != Path()}
     texts |= {f"{package}/__init__.py": "" for package in packages}
     models = {
@@ -173,11 +173,11 @@ def _bundle(work: Work, folder: Path) -> dict[str, Path]:
     return {**written, **work.files}
 
 
-def _source(module: str) -> str:
+def source(module: str) -> str:
     """A module's text."""
     found = find_spec(module)
     loader: Any = found.loader if found is not None else None
-    text = loader.get_source(module) if loader is not None else None
+    text = loader.getsource(module) if loader is not None else None
     if text is None:
         raise InternalError(f"the source of {module} is not at hand")
     return str(text)

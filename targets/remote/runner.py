@@ -12,6 +12,7 @@ import os
 import shutil
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -23,6 +24,7 @@ import numpy as np
 from compactor.errors import CompactorError, UnsupportedError
 from compactor.targets import measure
 
+_PATIENCE = 10.0
 Run = Callable[[Sequence[Any]], list[Any]]
 
 
@@ -56,7 +58,9 @@ def main() -> None:
 def _watch(folder: Path) -> None:
     """End when the supervisor has: it holds the other end of stdin."""
     os.read(0, 1)
-    shutil.rmtree(folder, ignore_errors=True)
+    end = time.monotonic() + _PATIENCE
+    while folder.exists() and time.monotonic() < end:  # a runtime's own threads may be writing there
+        shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)
 
 

@@ -146,7 +146,7 @@ def work(link: Link, folder: Path) -> tuple[dict[str, Any], bytes]:
         return json.loads((folder / "result.json").read_text()), outputs.read_bytes() if outputs.exists() else b""
     how = f"was killed by signal {-code}, perhaps for lack of memory" if code < 0 else f"ended with code {code}"
     last = tail.decode(errors="replace").strip().splitlines()[-3:]
-    return failure("DeviceError", ": ".join([f"what ran there {how}", *last])), b""
+    return failure("DeviceError", ": ".join([f"what ran there {how}", *last]), "try again when it is idle"), b""
 
 
 def supervise(link: Link, folder: Path) -> tuple[int, bytes]:
