@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from torch import Tensor
 
@@ -140,8 +140,3 @@ def identity() -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return platform.node()
-
-
-def plain(value: Any) -> Any:
-    """A tensor as a NumPy array, sharing memory."""
-    return value.detach().contiguous().cpu().numpy()

@@ -77,11 +77,10 @@ async def process(address: Address, source: str) -> AsyncIterator[Link]:
     text = source.encode()
     # One line without quotes of its own, for any login shell. The reader takes what it is told and no byte more.
     code = f"import io;exec(io.BufferedReader(io.FileIO(0,closefd=False),1).read({len(text)}))"
-    link = None
+    command = f"{shlex.quote(address.python)} -c '{code}'"
     with _explained(address):
         async with _connection(address) as connection:
-            started = await connection.create_process(f"{shlex.quote(address.python)} -c '{code}'", encoding=None)
-            link = Link(started)
+            link = Link(await connection.create_process(command, encoding=None))
             try:
                 await link.send(text)
                 yield link
@@ -93,7 +92,8 @@ async def process(address: Address, source: str) -> AsyncIterator[Link]:
                     ) from None
                 raise Lost from error
             finally:
-                await link.close()
+                if await link.close() is None:
+                    connection.abort()  # nobody answers: a farewell would wait for that
 
 
 @asynccontextmanager

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from compactor import errors
-from compactor.device import Facts, Needs, Outcome, Work, plain
+from compactor.device import Facts, Needs, Outcome, Work
 from compactor.errors import CompactorError, DeviceError, InternalError, UsageError
 from compactor.latency import Latency
 from compactor.targets.remote import supervisor
@@ -177,14 +177,14 @@ def source(module: str) -> str:
     """A module's text."""
     found = find_spec(module)
     loader: Any = found.loader if found is not None else None
-    text = loader.getsource(module) if loader is not None else None
+    text = loader.get_source(module) if loader is not None else None
     if text is None:
         raise InternalError(f"the source of {module} is not at hand")
     return str(text)
 
 
 def _saved(path: Path, tensors: Sequence[Tensor]) -> Path:
-    np.savez(path, **{str(i): plain(t) for i, t in enumerate(tensors)})
+    np.savez(path, **{str(i): t.detach().cpu().numpy() for i, t in enumerate(tensors)})
     return path
 
 

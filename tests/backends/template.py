@@ -14,7 +14,6 @@ import torch
 
 from compactor import parity
 from compactor.backend import Backend, Lowered, Session
-from compactor.device import plain
 from compactor.errors import InputError, MissingRuntimeError, UnsupportedError
 from compactor.ir.program import Program
 from compactor.targets.remote.device import MODULES, source
@@ -178,7 +177,7 @@ class BackendContract:
         program, session = form(model, precision), self.session(made)
         for batch, fixed in ((3, None), (1, 1)):
             inputs = inputs_for(program, batch, seed=1)
-            found = load(files, made.precision, made.options, batch=fixed)([plain(t) for t in inputs])
+            found = load(files, made.precision, made.options, batch=fixed)([t.numpy() for t in inputs])
             for ours, theirs in zip(session(inputs), found, strict=True):
                 torch.testing.assert_close(ours, torch.from_numpy(theirs), rtol=1e-2, atol=1e-2)
 

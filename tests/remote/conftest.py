@@ -6,12 +6,12 @@ from shutil import copytree
 
 import pytest
 
-import compactor
-from compactor.report.artifact import Artifact
+from compactor.pipeline.request import backend_of, resolve_target
+from compactor.report.artifact import Artifact, draft
+from compactor.report.manifest import LoweredModel
+from tests.backends.models import residual
 from tests.remote.server import Server, bare_python, key, server, trust
-
-DIGITS = Path(__file__).parents[2] / "examples" / "digits"
-SHORT = "canonicalize,fold_batchnorm"
+from tests.report.samples import manifest
 
 
 @pytest.fixture(scope="session")
@@ -56,10 +56,15 @@ def device(running: Server, home: Path) -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An artifact for this machine through ONNX Runtime."""
-    folder = tmp_path_factory.mktemp("built") / "artifact"
-    store = tmp_path_factory.mktemp("store")
-    compactor.build(DIGITS / "teacher.pt2", target="host-cpu-onnx", pipeline=SHORT, output=folder, store=store)
-    return folder
+    target, program = resolve_target("host-cpu-onnx"), residual()
+    with draft(tmp_path_factory.mktemp("built") / "artifact") as work:
+        lowered = backend_of(target).lower(program, target, work.subfolder("onnx"))
+        program.save(work.folder / "student.pt2")
+        model = LoweredModel(
+            backend="onnx", folder="onnx", files=list(lowered.files), precision="float32", options=lowered.options
+        )
+        whole = manifest(basis="predicted").model_copy(update={"target": target.name, "lowered": [model]})
+        return work.finish(whole).folder
 
 
 @pytest.fixture
