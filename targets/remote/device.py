@@ -184,7 +184,8 @@ def source(module: str) -> str:
 
 
 def _saved(path: Path, tensors: Sequence[Tensor]) -> Path:
-    np.savez(path, **{str(i): t.detach().cpu().numpy() for i, t in enumerate(tensors)})
+    arrays: dict[str, Any] = {str(i): t.detach().cpu().numpy() for i, t in enumerate(tensors)}
+    np.savez(path, **arrays)
     return path
 
 
