@@ -131,9 +131,8 @@ class SshDevice:
             )
 
     def _raised(self, kind: str, message: str, remedy: str) -> CompactorError:
-        found = getattr(errors, kind, None)
-        kinds = found if isinstance(found, type) and issubclass(found, CompactorError) else InternalError
-        return kinds(f"{self.name}: {message}", remedy)
+        found: type[CompactorError] = getattr(errors, kind, DeviceError)
+        return found(f"{self.name}: {message}", remedy)
 
 
 async def _exchange(link: Link, bundle: dict[str, Path]) -> tuple[dict[str, Any], bytes]:

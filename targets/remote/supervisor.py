@@ -28,6 +28,8 @@ SILENCE = 30.0
 WORKER = "compactor.targets.remote.runner"
 TAIL, CHUNK = 4000, 1 << 16
 FULL = errno.ENOSPC, errno.EDQUOT, errno.EFBIG
+LOW = 1 << 18
+"""Bytes below which a worker that failed has failed for lack of space."""
 
 
 class Gone(Exception):
@@ -145,6 +147,8 @@ def work(link: Link, folder: Path) -> tuple[dict[str, Any], bytes]:
     if code == 0:
         outputs = folder / "outputs.npz"
         return json.loads((folder / "result.json").read_text()), outputs.read_bytes() if outputs.exists() else b""
+    if shutil.disk_usage(str(folder)).free < LOW:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     how = f"was killed by signal {-code}, perhaps for lack of memory" if code < 0 else f"ended with code {code}"
     last = tail.decode(errors="replace").strip().splitlines()[-3:]
     return failure("DeviceError", ": ".join([f"what ran there {how}", *last]), "try again when it is idle"), b""

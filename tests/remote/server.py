@@ -63,7 +63,9 @@ class Server:
 
 
 def key(path: Path) -> Path:
-    """A new key pair."""
+    """A new key pair; skips the test where none can be made, or where no server could take it."""
+    if SSHD is None or shutil.which("ssh-keygen") is None:
+        pytest.skip("no SSH server: install openssh-server and openssh-client")
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
     return path
 
@@ -81,9 +83,8 @@ def bare_python(folder: Path) -> Path:
 
 @contextmanager
 def server(folder: Path, temporary: Path, python: Path, home: Path, *more: str) -> Iterator[Server]:
-    """A server that accepts the key in ``home``; its sessions use ``temporary``. Skips the test where there is none."""
-    if SSHD is None:
-        pytest.skip("no sshd: install openssh-server")
+    """A server that accepts the key in ``home``; its sessions use ``temporary``."""
+    assert SSHD is not None, "the key in `home` was made"
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)  # where the system's own service never ran
     port, log = free_port(), folder / "log"

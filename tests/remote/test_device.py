@@ -12,7 +12,7 @@ from compactor.pipeline.request import backend_of, resolve_target
 from compactor.report.artifact import Artifact
 from compactor.targets.remote.device import SshDevice
 from tests.backends.models import MODELS
-from tests.remote.server import Server
+from tests.remote.server import Server, server, trust
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits"
 SHORT = "canonicalize,fold_batchnorm"
@@ -78,8 +78,6 @@ def test_profile_and_measure(device: Server, capsys: pytest.CaptureFixture[str])
 
 
 def test_a_shell_that_talks_first(user: Path, python: Path, home: Path, tmp_path: Path) -> None:
-    from tests.remote.server import server, trust
-
     (tmp_path / "t").mkdir()
     force = 'ForceCommand echo Welcome; echo to the device; eval "$SSH_ORIGINAL_COMMAND"'
     with server(tmp_path, tmp_path / "t", python, user, force) as found:
