@@ -157,7 +157,7 @@ def _bundle(work: Work, folder: Path) -> dict[str, Path]:
     """All that the device gets, by its path there; what is not a model's file is written to ``folder``."""
     loader = work.needs.loader
     texts = {f"{name.replace('.', '/')}.py": source(name) for name in (*MODULES, *loader.modules)}
-    packages = {str(parent) for name in texts for parent in Path(name).parents if parent != Path()}
+    packages = {parent.as_posix() for name in texts for parent in Path(name).parents if parent != Path()}
     texts |= {f"{package}/__init__.py": "" for package in packages}
     models = {
         name: {"files": m.files, "precision": m.precision, "options": m.options} for name, m in work.models.items()
