@@ -34,6 +34,21 @@ class Lowered:
         return sum((self.folder / name).stat().st_size for name in self.files)
 
 
+@dataclass(frozen=True)
+class Loader:
+    """How lowered models are opened where there is the runtime, and neither compactor nor torch.
+
+    ``modules`` are copied there, with what `compactor.errors` and ``compactor.targets.measure`` need; they import
+    nothing else of compactor. The first has ``load(files, precision, options, *, batch=None)``, which returns a
+    function from NumPy arrays in the Program's input order to a list of arrays. ``runtime`` is what must be importable
+    there, at least in version ``least``.
+    """
+
+    modules: tuple[str, ...]
+    runtime: str
+    least: str
+
+
 class Session(Protocol):
     """A model loaded in its runtime."""
 
@@ -82,6 +97,9 @@ class Backend(Protocol):
         """
         ...
 
+    def loader(self) -> Loader | None:
+        """How devices without compactor open these models; None where they cannot."""
+        ...
 
 @dataclass(frozen=True)
 class Executed:
