@@ -11,6 +11,7 @@ from compactor.backends.onnx.qdq import quantize_before_clamp
 from compactor.backends.onnx.session import OrtSession
 from compactor.errors import MissingRuntimeError, UnsupportedError
 from compactor.ir.program import Program
+from compactor.ir.quantplan import QuantRules
 from compactor.target import Target
 
 MODEL = "model.onnx"
@@ -20,6 +21,7 @@ class OnnxBackend:
     """Lowers to one ONNX file and runs it on ONNX Runtime's CPU provider; stateless."""
 
     name = "onnx"
+    rules = QuantRules("ONNX Runtime")
 
     def installed(self) -> bool:
         """Whether sessions can be opened here."""

@@ -13,6 +13,7 @@ from compactor.backends.openvino.convert import save_ir
 from compactor.backends.openvino.session import OpenVINOSession
 from compactor.errors import MissingRuntimeError, UnsupportedError
 from compactor.ir.program import Program
+from compactor.ir.quantplan import QuantRules
 from compactor.ir.widen import widen
 from compactor.target import Target
 
@@ -27,6 +28,7 @@ class OpenVINOBackend:
     """
 
     name = "openvino"
+    rules = QuantRules("OpenVINO")
 
     def installed(self) -> bool:
         """Whether sessions can be opened here."""

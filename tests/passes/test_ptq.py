@@ -9,15 +9,19 @@ import pytest
 import torch
 from torch import fx
 
+from compactor.backend import Backend
+from compactor.backends.tensorrt.backend import TensorRTBackend
 from compactor.errors import InputError, UnsupportedError, UsageError
 from compactor.ir.program import Program
 from compactor.ir.quantized import is_dequantize, is_quantize
+from compactor.ir.quantizing import quantized
 from compactor.ir.verify import verify
 from compactor.passes.canonicalize.canonicalize import canonical
 from compactor.passes.canonicalize.fold_batchnorm import folded_program
-from compactor.passes.quantize.convert import to_program
+from compactor.passes.quantize.calibrate import samples_of, settings_of
+from compactor.passes.quantize.convert import to_plan
 from compactor.passes.quantize.nncf_run import quantize
-from compactor.passes.quantize.ptq import PostTrainingQuantization, PtqConfig, _samples, _settings
+from compactor.passes.quantize.ptq import PostTrainingQuantization, PtqConfig
 from compactor.passes.quantize.twin import static_twin
 from tests.models import program
 from tests.passes.support import Device, Tensors, context, error, outputs, reloaded
@@ -31,8 +35,8 @@ def _prepared(name: str) -> Program:
     return folded_program(canonical(program(name))[0])[0]
 
 
-def _run(whole: Program, folder: Path, device: Device | None = None, **options: Any) -> Program:
-    made = PostTrainingQuantization(PtqConfig(samples=8, **options)).run(whole, context(whole, folder, device=device))
+def _run(whole: Program, folder: Path, backend: Backend | None = None, **options: Any) -> Program:
+    made = PostTrainingQuantization(PtqConfig(samples=8, **options)).run(whole, context(whole, folder, backend=backend))
     return made.program
 
 
@@ -64,11 +68,11 @@ def test_int8_where_it_belongs(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", SMALL)
 def test_computes_what_nncf_computes(name: str, tmp_path: Path) -> None:
     before = _prepared(name)
-    samples = _samples(context(before, tmp_path).data.calibration(8, 0))
+    samples = samples_of(context(before, tmp_path).data.calibration(8, 0), before)
     module = quantize(
-        static_twin(before, samples[0]), samples, _settings(PtqConfig(), before, Device(), False), lambda n: None
+        static_twin(before, samples[0]), samples, settings_of(PtqConfig(), before, Device(), False), lambda n: None
     )
-    after = to_program(before, module)
+    after = quantized(*to_plan(before, module))
     with torch.no_grad():
         for sample in samples[:3]:
             assert torch.equal(module(*sample)[0], outputs_of(after, sample))
@@ -102,7 +106,7 @@ def test_two_runs_give_the_same_bytes(tmp_path: Path) -> None:
 def test_tensorrt_gets_signed_activations_with_zero_point_0(tmp_path: Path) -> None:
     for name in ("resnet_b", "bert"):
         before = _prepared(name)
-        after = _run(before, tmp_path, Device(backend="tensorrt"))
+        after = _run(before, tmp_path, TensorRTBackend())
         for node in _quantizers(after):
             assert node.args[2:] == (0, -128, 127, torch.int8)
         assert error(before, after) <= 0.2
@@ -169,7 +173,7 @@ def test_quantizing_twice_is_refused(tmp_path: Path) -> None:
 
 def test_what_nncf_cannot_do_is_an_error_with_its_words(tmp_path: Path) -> None:
     before = _prepared("resnet_b")
-    samples = _samples(context(before, tmp_path).data.calibration(2, 0))
-    settings = replace(_settings(PtqConfig(), before, Device(), False), device="CPU_SPR")
+    samples = samples_of(context(before, tmp_path).data.calibration(2, 0), before)
+    settings = replace(settings_of(PtqConfig(), before, Device(), False), device="CPU_SPR")
     with pytest.raises(UnsupportedError, match="CPU_SPR"):
         quantize(static_twin(before, samples[0]), samples, settings, lambda n: None)
