@@ -12,7 +12,7 @@ from compactor.errors import UnsupportedError, UsageError
 from compactor.ir import graphs
 from compactor.ir.program import Program
 from compactor.ir.quantized import is_dequantize, is_quantize, ops
-from compactor.ir.quantplan import Edge, QuantPlan, Quantizer
+from compactor.ir.quantplan import Edge, Quantizer, QuantPlan
 
 
 def leaves(node: fx.Node) -> list[fx.Node]:
@@ -150,7 +150,7 @@ class _Insertion:
 
 
 def edges_of(graph: fx.Graph, plan: QuantPlan) -> list[list[tuple[fx.Node, int]]]:
-    """For every quantizer, the nodes of a graph that read its value, and where. Raises `UsageError` for other graphs."""
+    """For every quantizer, who reads its value in a graph, and where. Raises `UsageError` for another graph."""
     nodes: Mapping[str, fx.Node] = {n.name: n for n in graph.nodes}
     found = []
     for quantizer in plan:

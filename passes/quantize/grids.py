@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from compactor.ir.program import Program
-from compactor.ir.quantplan import QuantPlan, Quantizer
+from compactor.ir.quantplan import Quantizer, QuantPlan
 
 _STEPS = 64
 _LEAST = 0.2

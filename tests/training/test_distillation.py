@@ -111,7 +111,7 @@ def test_decoupled_distillation_takes_the_true_class_and_rises(tmp_path: Path) -
 
     def loss(step: int, labelled: bool = True) -> float:
         data = split if labelled else blobs(16, 0, labelled=False)
-        objective = Distillation(teacher, data, tmp_path, decoupled=Decoupled(warmup=0.5))
+        objective = Distillation(teacher, data, tmp_path, term=Decoupled(warmup=0.5))
         micro = Micro(torch.arange(16), step, 0, 10, 0)
         return objective.loss(student, objective.batch(micro), micro).item()
 
@@ -128,7 +128,7 @@ def test_relations_count_by_their_weight(tmp_path: Path) -> None:
     micro = Micro(torch.arange(16), 0, 0, 1, 0)
     found = []
     for weight in (1.0, 2.0):
-        objective = Distillation(Teacher(made), split, tmp_path, relation=Relation(made, student.outputs, weight))
+        objective = Distillation(Teacher(made), split, tmp_path, guide=Relation(made, student.outputs, weight))
         found.append(objective.loss(student.module(), objective.batch(micro), micro).item())
     plain = Distillation(Teacher(made), split, tmp_path).loss(student.module(), split.take(micro.indices), micro).item()
     ours, theirs = student(split.images)[1], taps.tapped(made)(split.images)[1]
