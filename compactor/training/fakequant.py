@@ -9,7 +9,7 @@ from torch import Tensor, fx, nn
 
 from compactor.ir.program import Program
 from compactor.ir.quantizing import edges_of, leaves, put
-from compactor.ir.quantplan import QuantPlan, Quantizer
+from compactor.ir.quantplan import Quantizer, QuantPlan
 
 
 class FakeQuantizer(nn.Module):

@@ -42,9 +42,9 @@ class LogitsConfig(StudentConfig):
 class LogitsDistillation(StudentPass):
     """Hinton's distillation (arXiv 1503.02531): KL to the teacher's logits at a temperature.
 
-    Or decoupled distillation (DKD, arXiv 2203.08679), or by rank (`losses.top_k`); and by weight the relation loss of DisWOT's distiller
-    (arXiv 2303.15678). The weights returned are those that score best on ``dev`` (accuracy where it has labels, else
-    agreement with the teacher); a student that training does not improve is returned as it was.
+    Or decoupled distillation (DKD, arXiv 2203.08679), or by rank (`losses.top_k`); and by weight the relation loss of
+    DisWOT's distiller (arXiv 2303.15678). The weights returned are those that score best on ``dev`` (accuracy where it
+    has labels, else agreement with the teacher); a student that training does not improve is returned as it was.
     """
 
     name: ClassVar[str] = "distill.logits"
