@@ -65,7 +65,7 @@ def _taken(node: fx.Node, state: dict[str, Tensor]) -> tuple[fx.Node, Quantizer]
         raise UnsupportedError(
             f"{node.name} dequantizes {inner.name}, which computes with integers", "report this model"
         )
-    values = [state[str(a.target)] if isinstance(a, fx.Node) else a for a in quantize.args[1:]]
+    values: list[Any] = [state[str(a.target)] if isinstance(a, fx.Node) else a for a in quantize.args[1:]]
     weight = source.op == "get_attr"
     if quantize is node and not state[str(inner.target)].is_floating_point():
         function: Any = node.target

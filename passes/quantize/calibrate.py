@@ -30,14 +30,22 @@ class CalibrationConfig(PassConfig):
     quantizes the inputs of fused attention too.
     """
 
-    samples: int = Field(300, ge=1, le=100_000, description="samples that calibrate, one at a time")
-    bits: Literal[8, 4, 3] = Field(8, description="of weights; fewer than 8 are stored as int8 and run no faster")
-    preset: Literal["performance", "mixed"] | None = Field(None, description="symmetric, or asymmetric activations")
-    symmetric: bool | None = Field(None, description="signed activations with zero point 0; as the runtime demands")
-    smooth_quant: bool = Field(True, description="move outliers of activations into weights")
-    alpha: float | None = Field(None, ge=0, le=1, description="how far SmoothQuant moves them; NNCF's choice")
-    bias_correction: Literal["fast", "accurate", "none"] = Field("fast", description="NNCF's correction of biases")
-    attention: bool = Field(False, description="quantize the inputs of fused attention")
+    samples: int = Field(default=300, ge=1, le=100_000, description="samples that calibrate, one at a time")
+    bits: Literal[8, 4, 3] = Field(
+        default=8, description="of weights; fewer than 8 are stored as int8 and run no faster"
+    )
+    preset: Literal["performance", "mixed"] | None = Field(
+        default=None, description="symmetric, or asymmetric activations"
+    )
+    symmetric: bool | None = Field(
+        default=None, description="signed activations with zero point 0; as the runtime demands"
+    )
+    smooth_quant: bool = Field(default=True, description="move outliers of activations into weights")
+    smooth_alpha: float | None = Field(default=None, ge=0, le=1, description="how far it moves them; NNCF's choice")
+    bias_correction: Literal["fast", "accurate", "none"] = Field(
+        default="fast", description="NNCF's correction of biases"
+    )
+    attention: bool = Field(default=False, description="quantize the inputs of fused attention")
 
 
 @dataclass(frozen=True)
@@ -86,7 +94,7 @@ def settings_of(config: CalibrationConfig, program: Program, target: Target, sig
         device=_device(target),
         preset="performance" if signed else config.preset,
         smooth_quant=config.smooth_quant,
-        alpha=config.alpha,
+        alpha=config.smooth_alpha,
         bias_correction=config.bias_correction,
         ignored=_kept_in_float(program, config.attention),
     )

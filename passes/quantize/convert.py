@@ -106,12 +106,12 @@ class _Conversion:
 
     def _weight(self, quantize: fx.Node, name: str) -> fx.Node:
         """A weight behind a quantizer of the graph."""
-        exact, *values = [self._tensor(a) if isinstance(a, fx.Node) else a for a in quantize.args]
+        given: list[Any] = [self._tensor(a) if isinstance(a, fx.Node) else a for a in quantize.args]
         rest: list[Any] = []
-        for i, value in enumerate(values):
+        for i, value in enumerate(given[1:]):
             named = f"{name}_{'zero_point' if i else 'scale'}"
             rest.append(self._read(named, value) if isinstance(value, Tensor) else value)
-        rounded = self._shared(_operator(quantize), (self._read(name, exact), *rest))
+        rounded = self._shared(_operator(quantize), (self._read(name, given[0]), *rest))
         return self._shared(_DEQUANTIZE[_operator(quantize)], (rounded, *rest))
 
     def _smoothing(self, node: fx.Node) -> fx.Node:

@@ -1,24 +1,22 @@
 """`QuantizationAwareTraining`: weights and scales trained under rounding, against the teacher."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from compactor.ir.program import Program
 from compactor.ir.quantizing import quantized
 from compactor.ir.quantplan import QuantPlan
+from compactor.passes.distill import recipe as recipes
 from compactor.passes.distill.logits import LogitsConfig, LogitsDistillation
 from compactor.passes.distill.student import State, described, guided_epochs, selection
 from compactor.passes.distill.variants import augmented
-from compactor.passes.quantize.calibrate import CalibrationConfig, calibrated
+from compactor.passes.quantize.calibrate import Calibrated, CalibrationConfig, calibrated
 from compactor.passes.quantize.ptq import counts
+from compactor.passes.quantize.sensitivity import runner
 from compactor.pipeline.context import PassContext
 from compactor.pipeline.passes import PassConfig, PassResult
-from compactor.scoring import Run
 from compactor.training import TrainConfig, effort
 from compactor.training.cache import Teacher
 from compactor.training.fakequant import fake_quantized, learned
@@ -26,6 +24,9 @@ from compactor.training.inside import Inside, InsideWeights
 
 _SHARE = 4
 """A student that was distilled already needs a fourth of the epochs."""
+
+_FEW_BITS = 10
+"""Convolutions of fewer than 8 bits have further to go, and bear a higher rate (LSQ, section 3)."""
 
 
 class QatConfig(LogitsConfig, CalibrationConfig):
@@ -64,7 +65,7 @@ class QuantizationAwareTraining(LogitsDistillation):
         train = augmented(ctx, self.config.variants)
         ctx = replace(ctx, data=replace(ctx.data, train=train))
         teacher = Teacher(ctx.teacher)
-        metric, evaluate = selection(_Judge(found.program, found.plan), teacher, ctx)
+        metric, evaluate = selection(lambda state: runner(*_at(found, state)), teacher, ctx)
         before = evaluate({})
         inside = self._inside(found.program, ctx)
         student = inside.student if inside else found.program
@@ -74,10 +75,10 @@ class QuantizationAwareTraining(LogitsDistillation):
         result, known = self.fitted(module, objective, settings, evaluate, ctx)
         facts = {"metric": metric, **described(result, before), "samples": len(train), **known}
         state: State = result.state if result.score is not None and result.score >= before else {}
-        plan = learned(found.plan, state)
+        trained, plan = _at(found, state)
         plan.check(ctx.backend.rules)
         metrics = {**facts, **counts(plan), "calibration": found.facts}
-        return PassResult(quantized(found.program.with_state(state), plan), True, metrics)
+        return PassResult(quantized(trained, plan), True, metrics)
 
     def _inside(self, program: Program, ctx: PassContext) -> Inside | None:
         """What is compared inside: with the teacher folded like the student, so that they share their names."""
@@ -93,22 +94,11 @@ class QuantizationAwareTraining(LogitsDistillation):
         epochs = (
             guided_epochs(program, ctx) if guided else effort.epochs(ctx.effort, program, ctx.teacher, train, views)
         )
-        return self.settings(program, ctx, max(1, epochs // _SHARE))
+        settings = self.settings(program, ctx, max(1, epochs // _SHARE))
+        few = self.config.bits < 8 and recipes.recipe_of(ctx.teacher) is recipes.NORMED_BY_BATCH
+        return settings.model_copy(update={"lr": _FEW_BITS * settings.lr}) if few and not self.config.lr else settings
 
 
-class _Judge:
-    """The student as deployed, with the weights and scales of a state."""
-
-    def __init__(self, program: Program, plan: QuantPlan) -> None:
-        self.module = fake_quantized(program, plan)
-        self.start = {k: v.clone() for k, v in self.module.state_dict().items()}
-
-    def __call__(self, state: State) -> Run:
-        self.module.load_state_dict({**self.start, **state})
-
-        def run(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-            with torch.no_grad():
-                outputs: tuple[Tensor, ...] = self.module(*inputs)
-            return outputs
-
-        return run
+def _at(found: Calibrated, state: State) -> tuple[Program, QuantPlan]:
+    """Weights and scales of a state."""
+    return found.program.with_state(state), learned(found.plan, state)
