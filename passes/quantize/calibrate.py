@@ -21,6 +21,9 @@ from compactor.pipeline.context import PassContext
 from compactor.pipeline.passes import PassConfig
 from compactor.target import Target
 
+_NOTHING = 1e-6
+"""Width of a range below which all values were 0."""
+
 
 class CalibrationConfig(PassConfig):
     """Options of every pass that calibrates.
@@ -81,8 +84,11 @@ def calibrated(program: Program, ctx: PassContext, config: CalibrationConfig) ->
     if config.bits < 8:
         plan = fitted_weights(exact, plan, config.bits)
     plan.check(rules)
+    silent = silent_nodes(exact, plan, total)
+    if silent:
+        ctx.progress.note(f"always 0 while calibrating, so their ranges are guesses: {', '.join(silent)}")
     chosen = {name: value for name, value in asdict(settings).items() if name != "ignored"}
-    facts = {"samples": total, "bits": config.bits, "signed": signed, "settings": chosen}
+    facts = {"samples": total, "bits": config.bits, "signed": signed, "silent": silent, "settings": chosen}
     return Calibrated(exact, plan, facts)
 
 
@@ -118,7 +124,7 @@ def _kept_in_float(program: Program, attention: bool) -> tuple[str, ...]:
 
 
 def samples_of(batch: Batch, program: Program) -> list[Sample]:
-    """The batch, one sample at a time. Raises `InputError` where it is empty, not finite, or always the same number."""
+    """The batch, one sample at a time. Raises `InputError` where it is empty or not finite."""
     count = len(batch.inputs[0])
     if count == 0:
         raise InputError("there are no calibration samples", "give data with at least one training sample")
@@ -130,6 +136,18 @@ def samples_of(batch: Batch, program: Program) -> list[Sample]:
                 "clean the training data: quantization ranges cannot be taken from them",
             )
     return [tuple(values[i : i + 1] for values in batch.inputs) for i in range(count)]
+
+
+def silent_nodes(program: Program, plan: QuantPlan, count: int) -> list[str]:
+    """The nodes whose calibrated values were all 0. Raises `InputError` for an input of the model among them."""
+    found = [q.source for q in plan if not q.weight and float(q.scale) * (q.high - q.low) < _NOTHING]
+    for node in graphs.placeholders(program.graph):
+        if node.name in found:
+            raise InputError(
+                f"input {node.name!r} is 0 in all {count} calibration samples: any other value would be out of range",
+                "give calibration samples like those that the model will see",
+            )
+    return found
 
 
 class _Finite(fx.Interpreter):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import fx
 
+from compactor import scoring
 from compactor.backend import Backend
 from compactor.backends.tensorrt.backend import TensorRTBackend
 from compactor.errors import InputError, UnsupportedError, UsageError
@@ -142,12 +143,67 @@ def test_one_sample_is_enough(tmp_path: Path) -> None:
     assert made.metrics["samples"] == 1
 
 
-@pytest.mark.parametrize("value", [0.0, 1.0])
-def test_constant_samples_give_finite_results(value: float, tmp_path: Path) -> None:
+def test_constant_samples_give_finite_results(tmp_path: Path) -> None:
     before = _prepared("resnet_b")
-    constant = Tensors((torch.full((4, 3, 32, 32), value),))
+    constant = Tensors((torch.full((4, 3, 32, 32), 1.0),))
     made = PostTrainingQuantization().run(before, context(before, tmp_path, train=constant))
     verify(made.program)
+
+
+def test_samples_that_are_all_zero_are_refused(tmp_path: Path) -> None:
+    before = _prepared("resnet_b")
+    with pytest.raises(InputError, match="input 'x' is 0 in all 4 calibration samples"):
+        PostTrainingQuantization().run(before, context(before, tmp_path, train=Tensors((torch.zeros(4, 3, 32, 32),))))
+
+
+def test_a_node_that_is_always_zero_is_reported(tmp_path: Path) -> None:
+    before = _prepared("resnet_b")
+    relu = next(n for n in before.graph.nodes if "relu" in str(n.target))
+    name = str(relu.args[0].args[2].target)
+    dead = before.with_state({name: torch.full_like(before.state[name], -1e4)})
+    found = PostTrainingQuantization(PtqConfig(samples=2)).run(dead, context(dead, tmp_path))
+    assert found.metrics["silent"] == [relu.name]
+
+
+@pytest.mark.parametrize("name", ["resnet_b", "bert"])
+def test_the_worst_nodes_compute_exactly_until_the_score_holds(name: str, tmp_path: Path) -> None:
+    before = _prepared(name)
+    ctx = context(before, tmp_path)
+    coarse = PtqConfig(samples=8, bits=3)
+    whole = PostTrainingQuantization(coarse).run(before, ctx)
+    result = PostTrainingQuantization(coarse.model_copy(update={"drop": 1.0})).run(before, ctx)
+    exact = result.metrics["exact"]
+    assert scoring.accuracy(result.program, ctx.data.dev) >= 99 and result.program.precision == "int8"
+    assert 0 < result.metrics["weights"] < whole.metrics["weights"]
+    assert set(exact).isdisjoint(e.node for q in result.program.quantization for e in q.edges)
+    ranking = result.metrics["sensitivity"]
+    assert exact == list(ranking)[: len(exact)] and list(ranking.values()) == sorted(ranking.values(), reverse=True)
+    assert error(before, result.program) < error(before, whole.program)
+
+
+def test_a_score_that_holds_leaves_every_node_quantized(tmp_path: Path) -> None:
+    before = _prepared("resnet_b")
+    ctx = context(before, tmp_path)
+    plain = PostTrainingQuantization(PtqConfig(samples=8)).run(before, ctx)
+    found = PostTrainingQuantization(PtqConfig(samples=8, drop=100)).run(before, ctx)
+    assert found.program.fingerprint == plain.program.fingerprint and found.metrics["exact"] == []
+
+
+def test_a_node_that_breaks_a_rule_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedError, match=r"TensorRT refuses the quantizer of \w+ \(read by"):
+        _run(_prepared("bert"), tmp_path, TensorRTBackend(), symmetric=False)
+
+
+@pytest.mark.parametrize("bits", [4, 3])
+def test_fewer_bits_stay_on_their_grid(bits: int, tmp_path: Path) -> None:
+    before = _prepared("mobilenet_v2")
+    after = _run(before, tmp_path, bits=bits)
+    verify(after)
+    weights = [q for q in after.quantization if q.weight]
+    assert {(q.low, q.high) for q in weights} == {(1 - 2 ** (bits - 1), 2 ** (bits - 1) - 1)}
+    for q in weights:
+        stored = after.state[q.source]
+        assert stored.dtype == torch.int8 and int(stored.abs().max()) == q.high
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
