@@ -108,11 +108,8 @@ def study(name: str, case: Case, given: argparse.Namespace) -> dict[str, Any]:
     teacher = canonical(frontend.load(case.teacher))
     source = open_data(case.folder(given.work), teacher, 0)
     if given.limit is not None:
-        few = (
-            Part(s, torch.arange(min(given.limit, len(s))))
-            for s in (source.train, source.dev, source.test or source.dev)
-        )
-        source = DataSource(*few)
+        splits = (source.train, source.dev, source.test or source.dev)
+        source = DataSource(*(Part(s, torch.arange(min(given.limit, len(s)))) for s in splits))
     ctx = context(teacher, source, _made(given.work / name), 0, Lines())
     student = distilled(teacher, ctx, given.speedup, given.student_epochs)
     result: dict[str, Any] = {
