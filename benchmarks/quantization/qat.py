@@ -34,6 +34,7 @@ from compactor.pipeline.context import PassContext
 from compactor.pipeline.passes import Pass
 from compactor.pipeline.request import open_data
 
+ROWS = ("ptq", "qat", "qat-kl", "qat+attention")
 WORK = facts.ROOT / ".compactor" / "benchmarks" / "qat"
 
 
@@ -43,15 +44,14 @@ class Case:
 
     teacher: Path
     folder: Callable[[Path], Path]
-    rows: tuple[str, ...] = ("ptq", "qat", "qat-kl")
+    rows: tuple[str, ...] = ROWS[:3]
 
 
 def cases() -> dict[str, Case]:
     """By name."""
     shared = data.shared()
-    attention = ("ptq", "qat", "qat-kl", "qat+attention")
     return {
-        "sst2": Case(shared / "teachers" / "sst2-minilm", lambda work: shared / "data" / "sst2", attention),
+        "sst2": Case(shared / "teachers" / "sst2-minilm", lambda work: shared / "data" / "sst2", ROWS),
         "cifar10": Case(
             shared / "teachers" / "cifar10-resnet56" / "resnet56.pt2",
             lambda work: data.prepare_cifar10(_made(work / "cifar10-data")),
@@ -118,7 +118,7 @@ def study(name: str, case: Case, given: argparse.Namespace) -> dict[str, Any]:
     }
     print(f"{name}: {result}", flush=True)
     for bits in given.bits:
-        for kind in case.rows:
+        for kind in (r for r in case.rows if r in given.rows):
             found = [row(kind, bits, student, replace(ctx, seed=seed), given) for seed in given.seeds]
             mean = statistics.fmean(f["test_accuracy"] for f in found)
             result[f"{kind} W{bits}A8"] = {"test_accuracy": round(mean, 2), "seeds": found}
@@ -129,6 +129,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run, print, write ``results/qat.json``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", choices=("sst2", "cifar10"), default=["sst2", "cifar10"])
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--bits", type=int, nargs="+", choices=(8, 4, 3), default=[8, 4])
     parser.add_argument("--speedup", type=float, default=4.0)
     parser.add_argument("--student-epochs", type=int, default=8)

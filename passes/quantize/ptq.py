@@ -4,6 +4,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
+from compactor.budget import Budget
 from compactor.ir.program import Program
 from compactor.ir.quantizing import quantized
 from compactor.ir.quantplan import QuantPlan
@@ -12,6 +13,7 @@ from compactor.passes.quantize.judge import Judge
 from compactor.passes.quantize.sensitivity import ranked, relieved, runner
 from compactor.pipeline.context import PassContext
 from compactor.pipeline.passes import Pass, PassConfig, PassResult
+from compactor.target import Target
 
 
 class PtqConfig(CalibrationConfig):
@@ -41,6 +43,10 @@ class PostTrainingQuantization(Pass):
     needs: ClassVar[dict[str, str]] = {"nncf": "quantize"}
     Config: ClassVar[type[PassConfig]] = PtqConfig
 
+    def refuses(self, program: Program, target: Target, budget: Budget) -> list[str]:
+        """Devices without integers."""
+        return integers(target)
+
     def run(self, program: Program, ctx: PassContext) -> PassResult:
         """Calibrate and convert. Raises what `calibrated` and, with ``drop``, `relieved` raise."""
         found = calibrated(program, ctx, self.config)
@@ -60,6 +66,12 @@ class PostTrainingQuantization(Pass):
         order = ranked(found.program, found.plan, probes, ctx.progress)
         plan, exact = relieved(found.program, found.plan, [node for node, _ in order], judge.score, floor)
         return plan, {**facts, "exact": exact, "sensitivity": dict(order)}
+
+
+def integers(target: Target) -> list[str]:
+    """Why a target cannot use int8, if so."""
+    known = ", ".join(target.precisions)
+    return [] if "int8" in target.precisions else [f"{target.name} does not run int8, only {known}"]
 
 
 def counts(plan: QuantPlan) -> dict[str, int]:

@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from compactor.budget import Budget
 from compactor.ir.program import Program
 from compactor.ir.quantizing import quantized
 from compactor.ir.quantplan import QuantPlan
@@ -13,10 +14,11 @@ from compactor.passes.distill.logits import LogitsConfig, LogitsDistillation
 from compactor.passes.distill.student import State, described, guided_epochs, selection
 from compactor.passes.distill.variants import augmented
 from compactor.passes.quantize.calibrate import Calibrated, CalibrationConfig, calibrated
-from compactor.passes.quantize.ptq import counts
+from compactor.passes.quantize.ptq import counts, integers
 from compactor.passes.quantize.sensitivity import runner
 from compactor.pipeline.context import PassContext
 from compactor.pipeline.passes import PassConfig, PassResult
+from compactor.target import Target
 from compactor.training import TrainConfig, effort
 from compactor.training.cache import Teacher
 from compactor.training.fakequant import fake_quantized, learned
@@ -58,6 +60,10 @@ class QuantizationAwareTraining(LogitsDistillation):
     before: ClassVar[tuple[str, ...]] = ()
     needs: ClassVar[dict[str, str]] = {"nncf": "quantize"}
     Config: ClassVar[type[PassConfig]] = QatConfig
+
+    def refuses(self, program: Program, target: Target, budget: Budget) -> list[str]:
+        """Devices without integers."""
+        return integers(target)
 
     def run(self, program: Program, ctx: PassContext) -> PassResult:
         """Calibrate and train. Metrics: those of `distill.logits` and `quantize.ptq`."""

@@ -13,6 +13,7 @@ from compactor.backend import Backend
 from compactor.backends.onnx.backend import OnnxBackend
 from compactor.backends.openvino.backend import OpenVINOBackend
 from compactor.backends.tensorrt.backend import TensorRTBackend
+from compactor.budget import Budget
 from compactor.data import DataSource
 from compactor.errors import InputError, UnsupportedError, UsageError
 from compactor.ir.program import Program
@@ -22,10 +23,10 @@ from compactor.passes.canonicalize.fold_batchnorm import folded_program
 from compactor.passes.quantize.ptq import PostTrainingQuantization, PtqConfig
 from compactor.passes.quantize.qat import QatConfig, QuantizationAwareTraining
 from compactor.pipeline.context import PassContext
-from compactor.pipeline.passes import PassResult
+from compactor.pipeline.passes import Pass, PassResult
 from tests.models import program
 from tests.passes.distill.support import Stop
-from tests.passes.support import Tensors, context, reloaded
+from tests.passes.support import Device, Tensors, context, reloaded
 from tests.training import samples
 
 pytest.importorskip("nncf")
@@ -172,6 +173,13 @@ def test_training_that_does_not_help_leaves_the_calibrated_model(tmp_path: Path)
     worse = trained("convolutional", ctx, lr=30.0, epochs=1, weight_decay=0.0)
     assert worse.metrics["after"] == worse.metrics["before"]
     assert worse.program.fingerprint == plain.fingerprint
+
+
+@pytest.mark.parametrize("kind", [QuantizationAwareTraining, PostTrainingQuantization])
+def test_a_device_without_integers_is_refused_before_any_work(kind: type[Pass]) -> None:
+    whole, step, budget = convolutional()[0], kind(), Budget()
+    assert "does not run int8" in step.refuses(whole, Device(times={"float32": 1.0}), budget)[0]
+    assert not step.refuses(whole, Device(), budget)
 
 
 def test_what_is_quantized_already_is_refused(tmp_path: Path) -> None:
