@@ -1,6 +1,6 @@
 """Taking the quantizers out of a graph, and putting a plan's quantizers in."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import chain, count
 from typing import Any
@@ -38,7 +38,7 @@ def split(program: Program) -> tuple[Program, QuantPlan]:
     graph, _ = graphs.copy_graph(program.graph)
     state, found = dict(program.state), dict[Any, Quantizer]()
     with torch.no_grad():
-        for node in [n for n in graph.nodes if is_dequantize(n)]:
+        for node in [n for n in graph.nodes if is_dequantize(n) and n.users]:
             source, quantizer = _taken(node, state)
             key = quantizer.key()
             known = found.get(key, replace(quantizer, edges=()))
@@ -51,9 +51,8 @@ def split(program: Program) -> tuple[Program, QuantPlan]:
     order = {n.name: i for i, n in enumerate(graph.nodes)}
     plan = [replace(q, edges=tuple(sorted(q.edges, key=lambda e: (order[e.node], e.place)))) for q in found.values()]
     plan.sort(key=lambda q: (order[q.edges[0].node], q.edges[0].place))
-    return program.evolve(graph=graph, state=state, precision="float32" if plan else program.precision), QuantPlan(
-        tuple(plan)
-    )
+    exact = program.evolve(graph=graph, state=state, precision="float32") if plan else program
+    return exact, QuantPlan(tuple(plan))
 
 
 def _taken(node: fx.Node, state: dict[str, Tensor]) -> tuple[fx.Node, Quantizer]:
@@ -124,15 +123,14 @@ class _Insertion:
         if q.axis is None:
             given: tuple[Any, ...] = (float(q.scale), int(q.zero_point), *rest)
             stored = ops.quantize_per_tensor.default(exact, *given)
-            return self._dequantized(ops.dequantize_per_tensor.default, self._stored_name(q), stored, given)
+            name = self._stored_name(q)
+            return self.graph.call_function(ops.dequantize_per_tensor.default, (self._stored(name, stored), *given))
         stored = ops.quantize_per_channel.default(exact, q.scale, q.zero_point, q.axis, *rest)
         name = self._stored_name(q)
         numbers = (("scale", q.scale), ("zero_point", q.zero_point))
         own = [self._stored(self._fresh(f"{name}_{what}"), tensor) for what, tensor in numbers]
-        return self._dequantized(ops.dequantize_per_channel.default, name, stored, (*own, q.axis, *rest))
-
-    def _dequantized(self, target: Callable[..., Any], name: str, stored: Tensor, rest: tuple[Any, ...]) -> fx.Node:
-        return self.graph.call_function(target, (self._stored(name, stored), *rest))
+        args = (self._stored(name, stored), *own, q.axis, *rest)
+        return self.graph.call_function(ops.dequantize_per_channel.default, args)
 
     def _stored_name(self, q: Quantizer) -> str:
         """The weight's own name where no one reads the exact values."""
