@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -106,18 +107,25 @@ def test_training_wins_back_what_few_bits_cost(name: str, tmp_path: Path) -> Non
     assert not all(torch.equal(scales[0][k], scales[1][k]) for k in scales[0]), "with other scales"
 
 
+@cache
+def made_for_cpus(name: str, bits: int) -> Program:
+    """Trained under the rules that both runtimes of CPUs share."""
+    assert OnnxBackend.rules.signed == OpenVINOBackend.rules.signed
+    with TemporaryDirectory() as folder:
+        return trained(name, around(name, Path(folder), OnnxBackend()), bits=bits, epochs=1, lr=1e-3).program
+
+
 @pytest.mark.parametrize("backend", [OnnxBackend(), OpenVINOBackend()])
 @pytest.mark.parametrize(("name", "bits"), [("convolutional", 8), ("encoder", 8), ("encoder", 4)])
 def test_runtimes_compute_what_was_trained(name: str, bits: int, backend: Backend, tmp_path: Path) -> None:
     if not backend.installed():
         pytest.skip(f"{backend.name} is not installed")
-    ctx = around(name, tmp_path / "work", backend)
-    made = trained(name, ctx, bits=bits, lr=1e-3).program
+    made, data = made_for_cpus(name, bits), MODELS[name]()[1]
     target: Any = Here()
     (tmp_path / "model").mkdir()
     session = backend.open(backend.lower(made, target, tmp_path / "model"))
-    assert ctx.data.test is not None
-    parity.check(made, session, ctx.data.test.take(torch.arange(32)).inputs).require()
+    assert data.test is not None
+    parity.check(made, session, data.test.take(torch.arange(32)).inputs).require()
     assert reloaded(made, tmp_path).fingerprint == made.fingerprint
 
 
