@@ -9,6 +9,7 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from compactor.ir.program import Program
+    from compactor.ir.quantplan import QuantRules
     from compactor.target import Target
 
 
@@ -63,9 +64,13 @@ class Session(Protocol):
 
 
 class Backend(Protocol):
-    """One runtime. Implementations are stateless; their module imports the runtime only where it is used."""
+    """One runtime. Implementations are stateless; their module imports the runtime only where it is used.
+
+    ``rules``: what it asks of quantizers, checked before any training.
+    """
 
     name: str
+    rules: "QuantRules"
 
     def installed(self) -> bool:
         """Whether the runtime can open sessions on this machine."""
@@ -100,6 +105,7 @@ class Backend(Protocol):
     def loader(self) -> Loader | None:
         """How devices without compactor open these models; None where they cannot."""
         ...
+
 
 @dataclass(frozen=True)
 class Executed:

@@ -18,6 +18,7 @@ from compactor.backends.profiles import repeat
 from compactor.backends.shapes import nominal_shapes
 from compactor.errors import UnsupportedError
 from compactor.ir.program import Program
+from compactor.ir.quantplan import QuantRules
 from compactor.target import Target
 
 MODEL = "model.onnx"
@@ -27,6 +28,7 @@ class OnnxBackend:
     """Lowers to one ONNX file and runs it on ONNX Runtime's CPU provider; stateless."""
 
     name = "onnx"
+    rules = QuantRules("ONNX Runtime")
 
     def installed(self) -> bool:
         """Whether sessions can be opened here."""

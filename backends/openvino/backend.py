@@ -16,6 +16,7 @@ from compactor.backends.openvino.session import OpenVINOSession
 from compactor.backends.shapes import nominal_shapes
 from compactor.errors import UnsupportedError
 from compactor.ir.program import Program
+from compactor.ir.quantplan import QuantRules
 from compactor.ir.widen import widen
 from compactor.target import Target
 
@@ -30,6 +31,7 @@ class OpenVINOBackend:
     """
 
     name = "openvino"
+    rules = QuantRules("OpenVINO")
 
     def installed(self) -> bool:
         """Whether sessions can be opened here."""

@@ -15,6 +15,7 @@ from compactor.backends.tensorrt.narrow import halve_scales, narrow
 from compactor.backends.tensorrt.rules import check_quantizers
 from compactor.errors import MissingRuntimeError, UnsupportedError
 from compactor.ir.program import Program
+from compactor.ir.quantplan import QuantRules
 from compactor.target import Target
 
 MODEL, BUILDER, SETTINGS = "model.onnx", "build_engine.py", "build.json"
@@ -28,6 +29,7 @@ class TensorRTBackend:
     """
 
     name = "tensorrt"
+    rules = QuantRules("TensorRT", signed=True)
 
     def installed(self) -> bool:
         """False: engines run through ``build_engine.py`` on the device, not in this process."""
