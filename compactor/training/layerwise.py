@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from compactor.data import Batch, Split
 from compactor.training import losses, taps
 from compactor.training.engine import Micro
+from compactor.training.kept import Kept
 from compactor.training.matching import monotone
 from compactor.training.pairing import Pair, plain, valid
 from compactor.training.precision import channels_last
@@ -37,8 +38,8 @@ class Layerwise:
     """a·T²·KL + b·sum of the errors of hidden states, and by their weights those of attention maps and relations.
 
     ``partners`` are (teacher, student) layers; without, they are matched anew in every step (`monotone`). Behind
-    orthogonal projections the error is that of VkD. The frozen teacher runs in every step and sees what the student
-    sees: epoch e shows view e of the images.
+    orthogonal projections the error is that of VkD. The frozen teacher sees what the student sees: epoch e shows view e
+    of the images. It runs in every step, unless what it shows is ``kept``: then views repeat.
     """
 
     def __init__(
@@ -51,29 +52,37 @@ class Layerwise:
         projector: Projector = "linear",
         views: Views | None = None,
         partners: Sequence[tuple[int, int]] | None = None,
+        kept: Kept | None = None,
         how: str = "",
     ) -> None:
         self.pair, self.teacher, self.split, self.weights = pair, teacher, split, weights
         channels_last(teacher)
-        self.projector, self.views, self.partners = projector, views, partners
+        self.projector, self.views, self.partners, self.kept = projector, views, partners, kept
         drawn = views.key if views else ""
         layers = [layer.name for layer in pair.layers]
         self.key = f"{pair.teacher.fingerprint} {weights} {layers} {projector} {drawn} {partners} {how}"
+        self.key += f" kept {kept.count}" if kept else ""
 
     def batch(self, micro: Micro) -> Batch:
         """The samples as the epoch's view shows them."""
-        return seen(self.split, self.views, micro.indices, micro.epoch)
+        view = micro.epoch if self.kept is None else micro.epoch % self.kept.count
+        return seen(self.split, self.views, micro.indices, view)
 
     def loss(self, module: nn.Module, batch: Batch, micro: Micro) -> Tensor:
         """The weighted sum; ``module`` is a `Guided` student."""
-        with torch.no_grad():
-            goal: Named = self.teacher.to(batch.inputs[0].device)(*batch.inputs)
-        found: Named = module(*batch.inputs)
+        goal, found = self._goal(batch, micro), module(*batch.inputs)
         logits, wanted = (next(iter(side.values())) for side in (found, goal))
         total = self.weights.logits * losses.soft(logits, wanted, self.weights.temperature)
         if self.weights.labels and batch.labels is not None:
             total = total + self.weights.labels * losses.hard(logits, batch.labels.to(logits.device))
         return total + self._inside(found, goal)
+
+    def _goal(self, batch: Batch, micro: Micro) -> Named:
+        if self.kept is not None:
+            return self.kept(micro.indices, micro.epoch, batch.inputs)
+        with torch.no_grad():
+            shown: Named = self.teacher.to(batch.inputs[0].device)(*batch.inputs)
+        return shown
 
     def _inside(self, found: Named, goal: Named) -> Tensor:
         weights, pair = self.weights, self.pair
