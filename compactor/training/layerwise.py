@@ -131,13 +131,19 @@ class Layerwise:
 def student(
     pair: Pair, split: Split, weights: Weights, *, projector: Projector = "auto", dropout: bool = False, seed: int = 0
 ) -> Guided:
-    """The module to train: the student, one projection for all streams of a shape, and what the weights ask for."""
-    projections: dict[str, nn.Module] = {}
+    """The module to train: the student, its projections, and what the weights ask for."""
+    ours, _ = pair.watched(attention=weights.attention > 0, relation=weights.relation > 0)
+    made = projections(pair, split, projector=projector, seed=seed)
+    return Guided.of(pair.student, pair.streams, made, ours, dropout=dropout)
+
+
+def projections(pair: Pair, split: Split, *, projector: Projector = "auto", seed: int = 0) -> dict[str, nn.Module]:
+    """By stream; one for all streams of a shape."""
+    found: dict[str, nn.Module] = {}
     for streams, begin in pair.starts(split, first(split, seed)):
         kind = Linear if free(projector, streams[0].widths) else Orthogonal
-        projections.update(dict.fromkeys((s.name for s in streams), kind(begin)))
-    ours, _ = pair.watched(attention=weights.attention > 0, relation=weights.relation > 0)
-    return Guided(pair.student, pair.streams, projections, ours, dropout=dropout)
+        found.update(dict.fromkeys((s.name for s in streams), kind(begin)))
+    return found
 
 
 def reference(pair: Pair, weights: Weights) -> Guided:

@@ -17,23 +17,31 @@ from compactor.ir.slicing import slice_program
 from compactor.ir.space import SearchSpace, space_of
 from compactor.ir.subnet import Subnet
 from compactor.passes.distill import recipe as recipes
+from compactor.passes.distill.guidance import CACHE_GIB
+from compactor.passes.distill.layerwise import LayerwiseConfig, LayerwiseDistillation
 from compactor.passes.distill.logits import LogitsConfig, LogitsDistillation
+from compactor.passes.distill.student import StudentConfig, StudentPass
 from compactor.passes.prune.choosing import Chooser, uniform
 from compactor.passes.prune.constraint import Constraint, ConstraintConfig, constraint_of, prunable, student_metrics
+from compactor.passes.prune.following import Following, by_layers, by_logits, has_layers
 from compactor.passes.prune.gates import GatedStudent
 from compactor.passes.prune.lagrangian import Pruning
 from compactor.passes.search.goal import Goal, Option
 from compactor.pipeline.context import PassContext
 from compactor.pipeline.passes import Pass, PassConfig, PassResult
-from compactor.training import Result, TrainConfig, effort, fit
-from compactor.training.cache import Teacher
+from compactor.training import Result, TrainConfig, fit
 
+_LAYERWISE = 0.9
 _TRAVEL = 50.0
 """Distance that log alpha may travel in a short run, against 0.01 per step of the paper."""
 
 
 class CofiConfig(ConstraintConfig, LogitsConfig):
-    """Options of `prune.cofi`; those of `distill.logits` hold for fine-tuning, and as far as it goes for pruning."""
+    """Options of `prune.cofi`; those of `distill.logits` hold for fine-tuning, and as far as it goes for pruning.
+
+    With ``layerwise`` both follow hidden states as `distill.layerwise` does, and ``label_weight``, ``loss`` and
+    ``relation`` do not count.
+    """
 
     prune_epochs: int | None = Field(None, ge=1, description="passes over the data while pruning; half of the epochs")
     prune_lr: float | None = Field(None, gt=0, description="highest learning rate of the weights while pruning")
@@ -43,6 +51,14 @@ class CofiConfig(ConstraintConfig, LogitsConfig):
     )
     ramp: float = Field(0.6, gt=0, le=1, description="share of pruning in which the constraint tightens")
     start: float = Field(5.0, description="log alpha at the start (10 in the paper, which takes longer to prune)")
+    layerwise: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="weight of hidden states against logits; in effort max 0.9, else none",
+    )
+    layers: int = Field(4, ge=1, description="hidden states of the teacher that are learned from")
+    cache: float = Field(CACHE_GIB, ge=0, description="GiB of disk to keep the teacher's hidden states on")
     one_sided: bool = Field(False, description="do not pull a student that is below the constraint back up to it")
 
 
@@ -54,6 +70,7 @@ class CofiPruning(Pass):
     """
 
     name: ClassVar[str] = "prune.cofi"
+    version: ClassVar[int] = 2
     requires: ClassVar[frozenset[str]] = frozenset({"canonical"})
     ensures: ClassVar[frozenset[str]] = frozenset({"trained"})
     after: ClassVar[tuple[str, ...]] = ("canonicalize", "search")
@@ -69,16 +86,18 @@ class CofiPruning(Pass):
         if constraint.loose:
             return PassResult(program, False, constraint.skipped(space.full()))
         constraint.check(least)
-        program = self._warmed_up(program, ctx)
-        student, result = self._pruned(program, space, constraint, ctx)
+        weight = self._layerwise(program, ctx)
+        program = self._warmed_up(program, ctx, weight)
+        student, result = self._pruned(program, space, constraint, ctx, weight)
         sliced, subnet = self._sliced(program, space, student, constraint, goal)
         if not goal.fits_size(Option(space, subnet)):
             ctx.progress.note("the size budget is not met: prune with constraint=size")
-        tuned = self._distillation().run(sliced, ctx)
+        tuned = self._tuning(weight if weight and has_layers(sliced, ctx) else 0.0).run(sliced, ctx)
         metrics: dict[str, Any] = {
             **constraint.metrics(subnet),
             "expected": constraint.expected(*student.gates.probabilities()).item(),
             "pruning": {"steps": result.steps, "epochs": result.epochs, "multipliers": student.multipliers.tolist()},
+            "layerwise": weight,
             "finetuning": tuned.metrics,
             **student_metrics(goal, space, subnet),
         }
@@ -86,39 +105,40 @@ class CofiPruning(Pass):
 
     # -- phases ----------------------------------------------------------------------------------------------------
 
-    def _warmed_up(self, program: Program, ctx: PassContext) -> Program:
+    def _warmed_up(self, program: Program, ctx: PassContext, weight: float) -> Program:
         """The student distilled first; nothing is to be learned where it is the teacher."""
         if not self.config.warmup:
             return program
         folder = ctx.workspace / "warmup"
         folder.mkdir(exist_ok=True)
-        return self._distillation(epochs=self.config.warmup).run(program, replace(ctx, workspace=folder)).program
+        return self._tuning(weight, epochs=self.config.warmup).run(program, replace(ctx, workspace=folder)).program
 
     def _pruned(
-        self, program: Program, space: SearchSpace, constraint: Constraint, ctx: PassContext
+        self, program: Program, space: SearchSpace, constraint: Constraint, ctx: PassContext, weight: float
     ) -> tuple[GatedStudent, Result]:
         """The student with trained gates and weights."""
-        config, distillation = self.config, self._distillation().objective(program, Teacher(ctx.teacher), ctx)
-        training = self._training(program, ctx, distillation.count)
+        config, following = self.config, self._following(program, ctx, weight)
+        training = self._training(program, ctx, following.epochs)
         groups, blocks = prunable(space, config), [b.name for b in space.blocks] if config.depth else []
         student = GatedStudent.of(
             program, space, [g.name for g in groups], blocks,
-            start=config.start, dropout=config.dropout, seed=ctx.seed,
+            start=config.start, dropout=config.dropout, seed=ctx.seed, shown=following.shown,
         )  # fmt: skip
-        objective = Pruning(distillation, constraint, config.ramp, config.one_sided)
+        module = following.module(student, program)
+        objective = Pruning(student, following.objective, constraint, config.ramp, config.one_sided)
         steps = training.epochs * max(1, len(ctx.data.train) // training.batch)
         rate = config.gate_lr or max(0.01, _TRAVEL / steps)
-        rates = {"gates.log_alpha": rate, "multipliers": rate}
+        own = (student.gates.log_alpha, student.multipliers)
+        rates = {name: rate for name, p in module.named_parameters() if any(p is o for o in own)}
         result = fit(
-            student, objective, ctx.data.train, training, ctx.workspace,
+            module, objective, ctx.data.train, training, ctx.workspace,
             name="pruning", progress=ctx.progress, rates=rates,
         )  # fmt: skip
-        student.load_state_dict(result.state)
+        module.load_state_dict(result.state)
         return student, result
 
-    def _training(self, program: Program, ctx: PassContext, views: int) -> TrainConfig:
+    def _training(self, program: Program, ctx: PassContext, whole: int) -> TrainConfig:
         config, samples = self.config, len(ctx.data.train)
-        whole = config.epochs or effort.epochs(ctx.effort, program, ctx.teacher, ctx.data.train, views)
         batch = config.batch or recipes.batch_size(recipes.recipe_of(program), samples)
         if samples < batch:
             raise InputError(
@@ -158,9 +178,30 @@ class CofiPruning(Pass):
             space, prunable(space, config), units, blocks, smallest=config.smallest, multiple=config.multiple
         )
 
-    def _distillation(self, **changes: Any) -> LogitsDistillation:
+    def _layerwise(self, program: Program, ctx: PassContext) -> float:
+        """The weight of hidden states; nothing by default where student and teacher share none."""
+        if self.config.layerwise is not None:
+            return float(self.config.layerwise)
+        return _LAYERWISE if ctx.effort == "max" and has_layers(program, ctx) else 0.0
+
+    def _following(self, program: Program, ctx: PassContext, weight: float) -> Following:
+        if weight:
+            return by_layers(program, ctx, self._layers(weight))
+        return by_logits(program, ctx, self._logits())
+
+    def _tuning(self, weight: float, **changes: Any) -> StudentPass:
+        if weight:
+            return LayerwiseDistillation(self._layers(weight, **changes))
+        return LogitsDistillation(self._logits(**changes))
+
+    def _logits(self, **changes: Any) -> LogitsConfig:
         own = {name: getattr(self.config, name) for name in LogitsConfig.model_fields}
-        return LogitsDistillation(LogitsConfig(**{**own, **changes}))
+        return LogitsConfig(**{**own, **changes})
+
+    def _layers(self, weight: float, **changes: Any) -> LayerwiseConfig:
+        shared = (*StudentConfig.model_fields, "temperature", "views", "layers", "cache")
+        own = {name: getattr(self.config, name) for name in shared}
+        return LayerwiseConfig(**{**own, "logits": 1 - weight, "hidden": weight, **changes})
 
 
 def _rate(program: Program) -> float:
