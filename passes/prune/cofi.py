@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 import torch
 from pydantic import Field
 
-from compactor.errors import InputError
 from compactor.ir.probe import verify_rules
 from compactor.ir.program import Program
 from compactor.ir.slicing import slice_program
@@ -138,15 +137,10 @@ class CofiPruning(Pass):
         return student, result
 
     def _training(self, program: Program, ctx: PassContext, whole: int) -> TrainConfig:
-        config, samples = self.config, len(ctx.data.train)
-        batch = config.batch or recipes.batch_size(recipes.recipe_of(program), samples)
-        if samples < batch:
-            raise InputError(
-                f"{samples} training samples are fewer than one batch of {batch}", "give more data, or a smaller batch="
-            )
+        config = self.config
         return TrainConfig(
             epochs=config.prune_epochs or max(1, whole // 2),
-            batch=batch,
+            batch=recipes.batch_of(program, len(ctx.data.train), config.batch),
             accumulate=config.accumulate,
             optimizer="adamw",
             lr=config.prune_lr or _rate(program),
@@ -195,7 +189,8 @@ class CofiPruning(Pass):
         return LogitsDistillation(self._logits(**changes))
 
     def _logits(self, **changes: Any) -> LogitsConfig:
-        own = {name: getattr(self.config, name) for name in LogitsConfig.model_fields}
+        # Our warm-up is counted in epochs; that of the decoupled loss keeps its default.
+        own = {name: getattr(self.config, name) for name in LogitsConfig.model_fields if name != "warmup"}
         return LogitsConfig(**{**own, **changes})
 
     def _layers(self, weight: float, **changes: Any) -> LayerwiseConfig:

@@ -145,3 +145,29 @@ def test_a_student_that_is_pruned_again(tmp_path: Path) -> None:
     found = prune(student, ctx, warmup=1)
     assert found.metrics["achieved"] <= found.metrics["asked"]
     assert error(model, found.program) > 0
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_hidden_states_may_be_followed(name: str, tmp_path: Path) -> None:
+    model = teacher(name)
+    found = [prune(model, around(model, tmp_path / x), layerwise=0.9, prune_epochs=2) for x in "ab"]
+    metrics = found[0].metrics
+    assert metrics["layerwise"] == 0.9 and metrics["finetuning"]["matches"]
+    assert 0.97 * metrics["asked"] <= metrics["achieved"] <= metrics["asked"]
+    assert found[0].program.fingerprint == found[1].program.fingerprint and metrics == found[1].metrics
+
+
+def test_hidden_states_are_followed_in_effort_max(tmp_path: Path) -> None:
+    model = teacher("vit")
+    short = {"prune_epochs": 1, "epochs": 1}
+    weights = [
+        prune(model, around(model, tmp_path / effort, effort=effort), **short).metrics["layerwise"]
+        for effort in ("balanced", "max")
+    ]
+    assert weights == [0.0, 0.9]
+
+
+def test_gates_close_under_hidden_states_too(tmp_path: Path) -> None:
+    model = teacher("resnet_b")
+    found = prune(model, around(model, tmp_path), prune_epochs=60, gate_lr=0.1, layerwise=0.5).metrics
+    assert found["expected"] == pytest.approx(found["asked"], rel=0.1)
