@@ -65,7 +65,7 @@ class Masking:
         return tensor if array is None else tensor * torch.from_numpy(array).to(tensor.dtype)
 
     def share(self, gate: fx.Node, dims: Sequence[int], *, keep: bool) -> fx.Node:
-        """How much of ``dims`` is open, inserted where the graph stands; never 0, so that zeros may be divided by it."""
+        """How much of ``dims`` is open, inserted where the graph stands; never 0, so that one may divide by it."""
         found = self.graph.call_function(aten.mean.dim, (gate, dims, keep))
         return self.graph.call_function(aten.clamp_min.default, (found, _LEAST))
 
