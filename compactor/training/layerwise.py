@@ -98,7 +98,8 @@ class Layerwise:
 
     def _hidden(self, found: Named, goal: Named) -> Tensor:
         each = [self._error(found, goal, *pair) for pair in self.matched(found, goal)]
-        return torch.stack(each).sum()
+        # States that are not finite match none: the loss says so, and training stops.
+        return torch.stack(each).sum() if each else torch.tensor(torch.nan)
 
     def matched(self, found: Named, goal: Named) -> Sequence[tuple[int, int]]:
         """(teacher, student) layers that are compared, as indices of the pair's layers and streams."""

@@ -1,9 +1,13 @@
 """What passes share that train on the teacher's hidden states: options, and whether these are kept on disk."""
 
+from typing import Literal
+
 from pydantic import Field
 
+from compactor.errors import UnsupportedError
 from compactor.ir.program import Program
-from compactor.passes.distill.student import StudentConfig
+from compactor.passes.distill.logits import LogitsConfig, LogitsDistillation
+from compactor.passes.distill.student import StudentConfig, guided_epochs
 from compactor.pipeline.context import PassContext
 from compactor.training import effort
 from compactor.training.kept import Kept
@@ -24,6 +28,27 @@ class GuidedConfig(StudentConfig):
     cache: float = Field(
         CACHE_GIB, ge=0, description="GiB of disk to keep hidden states on; if too few the teacher runs in every step"
     )
+    logits_if: Literal["never", "unshared", "unkept"] = Field(
+        "never", description="learn logits alone if hidden states are not shared with the teacher, or also if not kept"
+    )
+
+
+def pair_of(program: Program, teacher: Program, config: GuidedConfig) -> Pair | None:
+    """Student and teacher; None where they share no hidden state and logits will do, else `UnsupportedError`."""
+    try:
+        return Pair(program, teacher, config.layers)
+    except UnsupportedError:
+        if config.logits_if == "never":
+            raise
+        return None
+
+
+def by_logits(config: GuidedConfig) -> LogitsDistillation:
+    """What trains on logits alone instead, by its own temperature unless one was given."""
+    shared = {name: getattr(config, name) for name in (*StudentConfig.model_fields, "views")}
+    if "temperature" in config.model_fields_set:
+        shared["temperature"] = config.temperature
+    return LogitsDistillation(LogitsConfig(**shared))
 
 
 def guidance(
@@ -41,10 +66,3 @@ def guidance(
         if size is not None and size <= config.cache * 2**30:
             return kept, epochs
     return None, config.epochs or guided_epochs(program, ctx)
-
-
-def guided_epochs(program: Program, ctx: PassContext) -> int:
-    """Epochs that the effort pays for where the teacher runs in every step."""
-    train = ctx.data.train
-    sample = 3 * effort.sample_macs(program, train) + effort.sample_macs(ctx.teacher, train)
-    return effort.affordable(ctx.effort, sample * len(train))

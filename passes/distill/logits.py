@@ -5,8 +5,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from compactor.ir.program import Program
-from compactor.passes.distill.guidance import guided_epochs
-from compactor.passes.distill.student import Evaluate, StudentConfig, StudentPass
+from compactor.passes.distill.student import Evaluate, StudentConfig, StudentPass, guided_epochs
 from compactor.pipeline.context import PassContext
 from compactor.pipeline.passes import PassConfig
 from compactor.training import Result, effort, taps

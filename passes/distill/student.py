@@ -14,7 +14,7 @@ from compactor.passes.distill import recipe as recipes
 from compactor.passes.distill.variants import augmented
 from compactor.pipeline.context import PassContext
 from compactor.pipeline.passes import Pass, PassConfig, PassResult
-from compactor.training import Objective, Result, TrainConfig, fit
+from compactor.training import Objective, Result, TrainConfig, effort, fit
 from compactor.training.cache import Teacher
 from compactor.training.views import Views
 
@@ -136,6 +136,13 @@ class StudentPass(Pass):
             seed=ctx.seed,
             seconds=config.seconds,
         )
+
+
+def guided_epochs(program: Program, ctx: PassContext) -> int:
+    """Epochs that the effort pays for where the teacher runs in every step."""
+    train = ctx.data.train
+    sample = 3 * effort.sample_macs(program, train) + effort.sample_macs(ctx.teacher, train)
+    return effort.affordable(ctx.effort, sample * len(train))
 
 
 def selection(program: Program, teacher: Teacher, ctx: PassContext) -> tuple[str, Evaluate]:

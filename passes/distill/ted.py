@@ -5,8 +5,8 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from compactor.ir.program import Program
-from compactor.passes.distill.guidance import GuidedConfig, guidance, guided_epochs
-from compactor.passes.distill.student import Evaluate, StudentPass
+from compactor.passes.distill.guidance import GuidedConfig, by_logits, guidance, pair_of
+from compactor.passes.distill.student import Evaluate, StudentPass, guided_epochs
 from compactor.pipeline.context import PassContext
 from compactor.pipeline.passes import PassConfig
 from compactor.training import Result, TrainConfig, fit
@@ -47,7 +47,9 @@ class TaskAwareDistillation(StudentPass):
     ) -> tuple[Result, dict[str, Any]]:
         """Both stages."""
         config, train = self.config, ctx.data.train
-        pair = Pair(program, self.canonical(ctx), config.layers)
+        pair = pair_of(program, self.canonical(ctx), config)
+        if pair is None:
+            return by_logits(config).train(program, teacher, evaluate, ctx)
         views = self.views(program, teacher, ctx)
         stage = self._first(self.settings(program, ctx, guided_epochs(program, ctx)))
         partners, filters, loss = self._filters(pair, views, stage, ctx)
@@ -57,6 +59,8 @@ class TaskAwareDistillation(StudentPass):
             temperature=config.temperature,
         )  # fmt: skip
         kept, epochs = guidance(pair, frozen, program, views, ctx, config)
+        if kept is None and config.logits_if == "unkept":
+            return by_logits(config).train(program, teacher, evaluate, ctx)
         how = f"ted {stage}"
         objective = Layerwise(pair, frozen, train, weights, views=views, partners=partners, kept=kept, how=how)
         settings = self.settings(program, ctx, epochs)

@@ -21,7 +21,14 @@ from compactor.passes.distill.layerwise import LayerwiseConfig, LayerwiseDistill
 from compactor.passes.distill.logits import LogitsConfig, LogitsDistillation
 from compactor.passes.distill.student import StudentConfig, StudentPass
 from compactor.passes.prune.choosing import Chooser, uniform
-from compactor.passes.prune.constraint import Constraint, ConstraintConfig, constraint_of, prunable, student_metrics
+from compactor.passes.prune.constraint import (
+    Constraint,
+    ConstraintConfig,
+    constraint_of,
+    prunable,
+    student_metrics,
+    within,
+)
 from compactor.passes.prune.following import Following, by_layers, by_logits, has_layers
 from compactor.passes.prune.gates import GatedStudent
 from compactor.passes.prune.lagrangian import Pruning
@@ -82,15 +89,13 @@ class CofiPruning(Pass):
         verify_rules(space)
         least = self._chooser(space, *uniform(space, prunable(space, config), config.depth)).least
         constraint, goal = constraint_of(program, space, config, ctx, least)
-        if constraint.loose:
+        if constraint.loose and goal.fits_size(Option(space, space.full())):
             return PassResult(program, False, constraint.skipped(space.full()))
-        constraint.check(least)
+        constraint.check(least, goal.fits_size(Option(space, least)))
         weight = self._layerwise(program, ctx)
         program = self._warmed_up(program, ctx, weight)
         student, result = self._pruned(program, space, constraint, ctx, weight)
         sliced, subnet = self._sliced(program, space, student, constraint, goal)
-        if not goal.fits_size(Option(space, subnet)):
-            ctx.progress.note("the size budget is not met: prune with constraint=size")
         tuned = self._tuning(weight if weight and has_layers(sliced, ctx) else 0.0).run(sliced, ctx)
         metrics: dict[str, Any] = {
             **constraint.metrics(subnet),
@@ -158,7 +163,7 @@ class CofiPruning(Pass):
             chooser = self._chooser(space, *student.gates.odds())
             folded = program.with_state(student.gated.folded(student.gates.values()))
         for _ in range(self.config.rounds):
-            subnet = chooser.largest(constraint.cost, constraint.limit)
+            subnet = chooser.largest(within(constraint, goal, space), constraint.limit)
             sliced = slice_program(folded, subnet)
             if constraint.kind != "latency" or not goal.ruler.correct(sliced, space.kernels(subnet)):
                 break
