@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.facts import ROOT
+from compactor.data import Split
 
 Sample = dict[str, NDArray[Any]]
 
@@ -27,6 +28,17 @@ class Samples:
     def __getitem__(self, index: int) -> Sample:
         """One sample with a batch dimension of one."""
         return {name: np.ascontiguousarray(values[index : index + 1]) for name, values in self.inputs.items()}
+
+
+class First:
+    """The first samples of a split."""
+
+    def __init__(self, whole: Split, count: int) -> None:
+        self.take, self.labelled = whole.take, whole.labelled
+        self.fingerprint, self._count = f"{whole.fingerprint} {count}", min(count, len(whole))
+
+    def __len__(self) -> int:
+        return self._count
 
 
 def shared() -> Path:

@@ -47,18 +47,6 @@ SAMPLES, SKIPPED = 1024, 5
 WEIGHTS = Weights()
 
 
-class First:
-    """The first samples of a split."""
-
-    labelled = False
-
-    def __init__(self, whole: Split, count: int) -> None:
-        self.take, self.fingerprint, self._count = whole.take, f"{whole.fingerprint} {count}", count
-
-    def __len__(self) -> int:
-        return self._count
-
-
 def resnet56() -> tuple[Program, Split, TrainConfig]:
     """Random images; SGD."""
     teacher = frontend.load(data.shared() / "teachers" / "cifar10-resnet56" / "resnet56.pt2")
@@ -70,7 +58,7 @@ def resnet56() -> tuple[Program, Split, TrainConfig]:
 def minilm() -> tuple[Program, Split, TrainConfig]:
     """Sentences of SST-2, of their own lengths; AdamW."""
     teacher = canonical(frontend.load(data.shared() / "teachers" / "sst2-minilm"))
-    split = First(open_data(data.shared() / "data" / "sst2", teacher, 0).train, SAMPLES)
+    split = data.First(open_data(data.shared() / "data" / "sst2", teacher, 0).train, SAMPLES)
     config = TrainConfig(batch=32, lr=1e-4, weight_decay=0.01, clip=1.0, ema=0.998, checkpoint_seconds=1e6)
     return teacher, split, config
 
