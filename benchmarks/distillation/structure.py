@@ -5,6 +5,8 @@ and fine-tuned against the teacher, without quantization. Both are lowered for t
 here in turns, batch 1, texts of 64 tokens. Students are chosen on ``dev``; accuracies are of ``test``. Every stage is
 stored in ``--work`` with checkpoints: a run that was stopped goes on where it was. Exit status 1 when a bar is missed.
 
+"""
+
 import argparse
 import sys
 import time
@@ -111,9 +113,7 @@ def _short(metrics: dict[str, Any]) -> dict[str, Any]:
 def main(arguments: list[str] | None = None) -> int:
     """Run, print, write ``results/structure.json``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "cases", nargs="*", metavar="CASE", help=f"{', '.join(BARS)}; by default all, else nothing is stored"
-    )
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"{', '.join(BARS)}; else all, and a result is stored")
     parser.add_argument("--pipeline", default=PIPELINE, help="SPEEDUP stands for that of the bar")
     parser.add_argument("--effort", choices=("quick", "balanced", "max"), default="max")
     parser.add_argument("--samples", type=int, help="of every split, for a trial; nothing is stored")
