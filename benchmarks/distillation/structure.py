@@ -4,7 +4,6 @@
 and fine-tuned against the teacher, without quantization. Both are lowered for the same runtime in float32 and timed
 here in turns, batch 1, texts of 64 tokens. Students are chosen on ``dev``; accuracies are of ``test``. Every stage is
 stored in ``--work`` with checkpoints: a run that was stopped goes on where it was. Exit status 1 when a bar is missed.
-
 """
 
 import argparse
