@@ -16,7 +16,7 @@ from compactor.ir.slicing import slice_program
 from compactor.ir.space import SearchSpace, space_of
 from compactor.ir.subnet import Subnet
 from compactor.passes.distill import recipe as recipes
-from compactor.passes.distill.guidance import CACHE_GIB
+from compactor.passes.distill.guidance import CACHE_GIB, pair_of
 from compactor.passes.distill.layerwise import LayerwiseConfig, LayerwiseDistillation
 from compactor.passes.distill.logits import LogitsConfig, LogitsDistillation
 from compactor.passes.distill.student import StudentConfig, StudentPass
@@ -29,13 +29,13 @@ from compactor.passes.prune.constraint import (
     student_metrics,
     within,
 )
-from compactor.passes.prune.following import Following, by_layers, by_logits, has_layers
+from compactor.passes.prune.following import Following, by_layers, by_logits
 from compactor.passes.prune.gates import GatedStudent
 from compactor.passes.prune.lagrangian import Pruning
 from compactor.passes.search.goal import Goal, Option
 from compactor.pipeline.context import PassContext
 from compactor.pipeline.passes import Pass, PassConfig, PassResult
-from compactor.training import Result, TrainConfig, fit
+from compactor.training import TrainConfig, fit
 
 _LAYERWISE = 0.9
 _TRAVEL = 50.0
@@ -58,10 +58,7 @@ class CofiConfig(ConstraintConfig, LogitsConfig):
     ramp: float = Field(0.6, gt=0, le=1, description="share of pruning in which the constraint tightens")
     start: float = Field(5.0, description="log alpha at the start (10 in the paper, which takes longer to prune)")
     layerwise: float | None = Field(
-        None,
-        ge=0,
-        le=1,
-        description="weight of hidden states against logits; in effort max 0.9, else none",
+        None, ge=0, le=1, description="weight of hidden states against logits; in effort max 0.9, else none"
     )
     layers: int = Field(4, ge=1, description="hidden states of the teacher that are learned from")
     cache: float = Field(CACHE_GIB, ge=0, description="GiB of disk to keep the teacher's hidden states on")
@@ -92,16 +89,15 @@ class CofiPruning(Pass):
         if constraint.loose and goal.fits_size(Option(space, space.full())):
             return PassResult(program, False, constraint.skipped(space.full()))
         constraint.check(least, goal.fits_size(Option(space, least)))
-        weight = self._layerwise(program, ctx)
+        weight = self._layerwise(ctx)
         program = self._warmed_up(program, ctx, weight)
-        student, result = self._pruned(program, space, constraint, ctx, weight)
+        student, pruning = self._pruned(program, space, constraint, ctx, weight)
         sliced, subnet = self._sliced(program, space, student, constraint, goal)
-        tuned = self._tuning(weight if weight and has_layers(sliced, ctx) else 0.0).run(sliced, ctx)
+        tuned = self._tuning(weight).run(sliced, ctx)
         metrics: dict[str, Any] = {
             **constraint.metrics(subnet),
             "expected": constraint.expected(*student.gates.probabilities()).item(),
-            "pruning": {"steps": result.steps, "epochs": result.epochs, "multipliers": student.multipliers.tolist()},
-            "layerwise": weight,
+            "pruning": pruning,
             "finetuning": tuned.metrics,
             **student_metrics(goal, space, subnet),
         }
@@ -119,8 +115,8 @@ class CofiPruning(Pass):
 
     def _pruned(
         self, program: Program, space: SearchSpace, constraint: Constraint, ctx: PassContext, weight: float
-    ) -> tuple[GatedStudent, Result]:
-        """The student with trained gates and weights."""
+    ) -> tuple[GatedStudent, dict[str, Any]]:
+        """The student with trained gates and weights, and what to say of the training."""
         config, following = self.config, self._following(program, ctx, weight)
         training = self._training(program, ctx, following.epochs)
         groups, blocks = prunable(space, config), [b.name for b in space.blocks] if config.depth else []
@@ -139,7 +135,12 @@ class CofiPruning(Pass):
             name="pruning", progress=ctx.progress, rates=rates,
         )  # fmt: skip
         module.load_state_dict(result.state)
-        return student, result
+        return student, {
+            "steps": result.steps,
+            "epochs": result.epochs,
+            "multipliers": student.multipliers.tolist(),
+            "layerwise": weight if following.projections else 0.0,
+        }
 
     def _training(self, program: Program, ctx: PassContext, whole: int) -> TrainConfig:
         config = self.config
@@ -177,20 +178,23 @@ class CofiPruning(Pass):
             space, prunable(space, config), units, blocks, smallest=config.smallest, multiple=config.multiple
         )
 
-    def _layerwise(self, program: Program, ctx: PassContext) -> float:
-        """The weight of hidden states; nothing by default where student and teacher share none."""
-        if self.config.layerwise is not None:
-            return float(self.config.layerwise)
-        return _LAYERWISE if ctx.effort == "max" and has_layers(program, ctx) else 0.0
+    def _layerwise(self, ctx: PassContext) -> float:
+        """The weight of hidden states."""
+        asked = self.config.layerwise
+        return float(asked) if asked is not None else _LAYERWISE if ctx.effort == "max" else 0.0
 
     def _following(self, program: Program, ctx: PassContext, weight: float) -> Following:
         if weight:
-            return by_layers(program, ctx, self._layers(weight))
+            # Without hidden states in common: an error for who asked for them, logits by default.
+            config = self._layers(weight, logits_if="unshared" if self.config.layerwise is None else "never")
+            pair = pair_of(program, LayerwiseDistillation(config).canonical(ctx), config)
+            if pair is not None:
+                return by_layers(pair, program, ctx, config)
         return by_logits(program, ctx, self._logits())
 
     def _tuning(self, weight: float, **changes: Any) -> StudentPass:
         if weight:
-            return LayerwiseDistillation(self._layers(weight, **changes))
+            return LayerwiseDistillation(self._layers(weight, logits_if="unshared", **changes))
         return LogitsDistillation(self._logits(**changes))
 
     def _logits(self, **changes: Any) -> LogitsConfig:

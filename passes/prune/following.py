@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from compactor.errors import UnsupportedError
 from compactor.ir.program import Program
 from compactor.passes.distill.guidance import guidance
 from compactor.passes.distill.layerwise import LayerwiseConfig, LayerwiseDistillation
@@ -52,25 +51,12 @@ def by_logits(program: Program, ctx: PassContext, config: LogitsConfig) -> Follo
     return Following(objective, config.epochs or paid)
 
 
-def by_layers(program: Program, ctx: PassContext, config: LayerwiseConfig) -> Following:
-    """Soft targets and hidden states, matched anew in every step (CoFi, arXiv 2204.00408, section 3.3).
-
-    Raises `UnsupportedError` when student and teacher share no hidden state.
-    """
-    train, distiller = ctx.data.train, LayerwiseDistillation(config)
-    pair = Pair(program, distiller.canonical(ctx), config.layers)
-    weights = Weights(config.logits, config.hidden, temperature=config.temperature)
-    reference, views = layerwise.reference(pair, weights), distiller.views(program, Teacher(ctx.teacher), ctx)
+def by_layers(pair: Pair, program: Program, ctx: PassContext, config: LayerwiseConfig) -> Following:
+    """Soft targets and hidden states, matched anew in every step (CoFi, arXiv 2204.00408, section 3.3)."""
+    train, weights = ctx.data.train, Weights(config.logits, config.hidden, temperature=config.temperature)
+    reference = layerwise.reference(pair, weights)
+    views = LayerwiseDistillation(config).views(program, Teacher(ctx.teacher), ctx)
     kept, epochs = guidance(pair, reference, program, views, ctx, config)
     projections = layerwise.projections(pair, train, projector=config.projector, seed=ctx.seed)
     objective = Layerwise(pair, reference, train, weights, projector=config.projector, views=views, kept=kept)
     return Following(objective, epochs, tuple(pair.streams), projections)
-
-
-def has_layers(program: Program, ctx: PassContext) -> bool:
-    """Whether student and teacher share hidden states."""
-    try:
-        Pair(program, ctx.apply(ctx.teacher, [("canonicalize", {})]), 1)
-    except UnsupportedError:
-        return False
-    return True

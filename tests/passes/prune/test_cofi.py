@@ -166,7 +166,7 @@ def test_hidden_states_may_be_followed(name: str, tmp_path: Path) -> None:
     model = teacher(name)
     found = [prune(model, around(model, tmp_path / x), layerwise=0.9, prune_epochs=2) for x in "ab"]
     metrics = found[0].metrics
-    assert metrics["layerwise"] == 0.9 and metrics["finetuning"]["matches"]
+    assert metrics["pruning"]["layerwise"] == 0.9 and metrics["finetuning"]["matches"]
     assert 0.97 * metrics["asked"] <= metrics["achieved"] <= metrics["asked"]
     assert found[0].program.fingerprint == found[1].program.fingerprint and metrics == found[1].metrics
 
@@ -175,7 +175,7 @@ def test_hidden_states_are_followed_in_effort_max(tmp_path: Path) -> None:
     model = teacher("vit")
     short = {"prune_epochs": 1, "epochs": 1}
     weights = [
-        prune(model, around(model, tmp_path / effort, effort=effort), **short).metrics["layerwise"]
+        prune(model, around(model, tmp_path / effort, effort=effort), **short).metrics["pruning"]["layerwise"]
         for effort in ("balanced", "max")
     ]
     assert weights == [0.0, 0.9]
