@@ -2,7 +2,7 @@
 
 import importlib.util
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.facts import ROOT
-from compactor.data import Split
+from compactor.data import DataSource, Split
 
 Sample = dict[str, NDArray[Any]]
 
@@ -39,6 +39,14 @@ class First:
 
     def __len__(self) -> int:
         return self._count
+
+
+def shortened(source: DataSource, count: int | None) -> DataSource:
+    """The first samples of every split; all without a count."""
+    if count is None:
+        return source
+    test = None if source.test is None else First(source.test, count)
+    return replace(source, train=First(source.train, count), dev=First(source.dev, count), test=test)
 
 
 def shared() -> Path:

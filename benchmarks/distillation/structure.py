@@ -9,7 +9,6 @@ stored in ``--work`` with checkpoints: a run that was stopped goes on where it w
 import argparse
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from benchmarks import data, end_to_end, facts
 from benchmarks.search.autodistil import Lines
 from compactor import frontend, scoring
 from compactor.budget import Budget
-from compactor.data import DataSource, Split
 from compactor.ir.program import Program
 from compactor.pipeline.canonical import canonical
 from compactor.pipeline.context import PassContext
@@ -47,20 +45,10 @@ class Float32:
         return getattr(self._target, name)
 
 
-def shortened(source: DataSource, count: int | None) -> DataSource:
-    """The first samples of every split."""
-
-    def first(split: Split) -> Split:
-        return split if count is None else data.First(split, count)
-
-    test = None if source.test is None else first(source.test)
-    return replace(source, train=first(source.train), dev=first(source.dev), test=test)
-
-
 def context(case: end_to_end.Case, work: Path, given: argparse.Namespace) -> PassContext:
     """The surroundings of all passes of a case."""
     teacher = frontend.load(case.teacher)
-    source = shortened(open_data(str(case.data), teacher, given.seed), given.samples)
+    source = data.shortened(open_data(str(case.data), teacher, given.seed), given.samples)
     target: Any = Float32("host-cpu")
     return PassContext(
         teacher=teacher, target=target, backend=backend_of(target), data=source, budget=Budget(), workspace=work,
