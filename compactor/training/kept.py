@@ -158,6 +158,8 @@ class Kept:
         return _View(index["logits"], states, mask, index["length"])
 
     def _compute(self, number: int) -> dict[str, Any]:
+        # Files change one by one: without their index none of them counts.
+        self._path(number, "index").unlink(missing_ok=True)
         made = _Made(len(self._names))
         with ExitStack() as stack:
             files = [

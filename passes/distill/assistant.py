@@ -28,7 +28,7 @@ class AssistantConfig(LogitsConfig):
     """Options of `distill.assistant`: those of `distill.logits`, for every network of the chain."""
 
     assistants: int | None = Field(None, ge=1, description="subnets in between; one for every tenfold of arithmetic")
-    ratio: float = Field(1.0, ge=1, description="do nothing for students with more than the teacher's MACs over this")
+    ratio: float = Field(0.0, ge=0, description="do nothing for students with more than the teacher's MACs over this")
 
 
 class AssistantDistillation(LogitsDistillation):

@@ -106,10 +106,28 @@ def test_another_teacher_or_half_a_file_is_computed_anew(tmp_path: Path) -> None
     first = made(model, split, tmp_path)[2](indices, 0, inputs)
     other = made(exported(network(4, seed=1)), split, tmp_path)[2](indices, 0, inputs)
     assert not torch.equal(first["logits"], other["logits"])
+    assert not list(tmp_path.glob(".*")), "temporary files"
     (tmp_path / "view0.index").unlink()
     (tmp_path / "view0.states0").write_bytes(b"half")
     again = made(model, split, tmp_path)[2](indices, 0, inputs)
     assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+def test_a_stopped_pass_over_the_split_leaves_nothing_that_counts(tmp_path: Path) -> None:
+    class Stop:
+        def update(self, done: int, total: int, text: str = "") -> None:
+            raise KeyboardInterrupt
+
+        def note(self, text: str) -> None: ...
+
+    model, split = image_case()
+    indices, inputs = torch.arange(4), split.take(torch.arange(4)).inputs
+    made(exported(network(4, seed=1)), split, tmp_path)[2](indices, 0, inputs)
+    with pytest.raises(KeyboardInterrupt):
+        made(model, split, tmp_path, progress=Stop())[2](indices, 0, inputs)
+    assert not (tmp_path / "view0.index").exists()
+    again = made(model, split, tmp_path)[2](indices, 0, inputs)["logits"]
+    torch.testing.assert_close(again, model(*inputs), rtol=0.05, atol=0.05)
 
 
 @pytest.mark.parametrize("case", [text_case, static_case, image_case])
