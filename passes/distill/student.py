@@ -53,7 +53,11 @@ class StudentPass(Pass):
     Config: ClassVar[type[PassConfig]] = StudentConfig
 
     def run(self, program: Program, ctx: PassContext) -> PassResult:
-        """Train. Raises `DivergedError`, `UnsupportedError` for outputs that are not class logits."""
+        """Train.
+
+        Raises `DivergedError`, `UnsupportedError` for outputs that are not class logits, `InputError` for less data
+        than a batch.
+        """
         if program.fingerprint == ctx.teacher.fingerprint:
             return PassResult(program, modified=False, metrics={"skipped": "the student is the teacher"})
         train = augmented(ctx, self.config.variants)
@@ -111,7 +115,7 @@ class StudentPass(Pass):
         recipe, config = recipes.recipe_of(program), self.config
         return TrainConfig(
             epochs=config.epochs or epochs,
-            batch=config.batch or recipes.batch_size(recipe, len(ctx.data.train)),
+            batch=recipes.batch_of(program, len(ctx.data.train), config.batch),
             accumulate=config.accumulate,
             optimizer=recipe.optimizer,
             lr=config.lr or recipe.lr,
