@@ -58,7 +58,7 @@ def resnet56() -> tuple[Program, Split, TrainConfig]:
 def minilm() -> tuple[Program, Split, TrainConfig]:
     """Sentences of SST-2, of their own lengths; AdamW."""
     teacher = canonical(frontend.load(data.shared() / "teachers" / "sst2-minilm"))
-    split = data.First(open_data(data.shared() / "data" / "sst2", teacher, 0).train, SAMPLES)
+    split = data.drawn(open_data(data.shared() / "data" / "sst2", teacher, 0).train, SAMPLES)
     config = TrainConfig(batch=32, lr=1e-4, weight_decay=0.01, clip=1.0, ema=0.998, checkpoint_seconds=1e6)
     return teacher, split, config
 

@@ -12,7 +12,7 @@ EFFORTS = ("quick", "balanced", "max")
 
 CPU = {
     "quick": "canonicalize,fold_batchnorm,quantize.fastest",
-    "balanced": "canonicalize,search.uniform,distill.layerwise{logits_if=unkept},fold_batchnorm,quantize.fastest",
+    "balanced": "canonicalize,search.uniform,distill.logits,fold_batchnorm,quantize.fastest",
     "max": "canonicalize,prune.cofi,distill.assistant{ratio=10.0},distill.ted{logits_if=unshared},fold_batchnorm,"
     "quantize.fastest",
 }
