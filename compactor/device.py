@@ -23,7 +23,8 @@ class Facts:
 
     ``machine`` is the architecture (``aarch64``), ``runtime`` the version of what was asked for: None where it is
     missing, "" where it does not say. ``free``: bytes in ``temporary``, its folder for temporary files. ``identity``
-    is the same for all addresses of one machine until that boots again.
+    is the same for all addresses of one machine until that boots again. ``power``: its power mode or frequency
+    governor, "" where it does not say.
     """
 
     machine: str
@@ -35,10 +36,11 @@ class Facts:
     free: int
     identity: str
     cpu: str
+    power: str = ""
 
     def to_dict(self) -> dict[str, str]:
         """What an artifact's manifest says of the device."""
-        kept = {"machine", "system", "python", "runtime", "cpu"}
+        kept = {"machine", "system", "python", "runtime", "cpu", "power"}
         return {k: str(v) for k, v in asdict(self).items() if k in kept and v}
 
 

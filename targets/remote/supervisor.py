@@ -93,6 +93,7 @@ def facts(runtime: str) -> dict[str, Any]:
         "free": free,
         "identity": read("/proc/sys/kernel/random/boot_id") or platform.node(),
         "cpu": processor(),
+        "power": read("/var/lib/nvpmodel/status") or read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
     }
 
 

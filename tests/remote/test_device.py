@@ -11,7 +11,7 @@ from compactor.pipeline import remote
 from compactor.pipeline.request import backend_of, resolve_target
 from compactor.report.artifact import Artifact
 from compactor.targets.remote.device import SshDevice
-from tests.models import program
+from tests.backends.models import MODELS
 from tests.remote.server import Server
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits"
@@ -29,12 +29,12 @@ def test_facts(device: Server) -> None:
 
 @pytest.mark.parametrize("name", ["host-cpu-onnx", "host-cpu"])
 def test_outputs_and_latencies_are_those_of_there(name: str, device: Server, tmp_path: Path) -> None:
-    target, models = resolve_target(name), {}
+    target = resolve_target(name)
     backend = backend_of(target)
     if not backend.installed():
         pytest.skip(f"no {backend.name}")
-    for architecture in ("resnet_a", "distilbert"):
-        model = program(architecture)
+    for architecture in ("residual", "encoder"):
+        model = MODELS[architecture]()
         (tmp_path / architecture).mkdir()
         models = {"model": (model, backend.lower(model, target, tmp_path / architecture))}
         samples = model.example_inputs(batch=3, seed=1)
