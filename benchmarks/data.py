@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from benchmarks.facts import ROOT
+from compactor.calibration.splits import Part
+from compactor.data import Split
 
 Sample = dict[str, NDArray[Any]]
 
@@ -27,6 +30,12 @@ class Samples:
     def __getitem__(self, index: int) -> Sample:
         """One sample with a batch dimension of one."""
         return {name: np.ascontiguousarray(values[index : index + 1]) for name, values in self.inputs.items()}
+
+
+def drawn(split: Split, count: int, seed: int) -> Split:
+    """``count`` samples of a split by seed, all of them where there are no more."""
+    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))
+    return split if count >= len(split) else Part(split, order[:count])
 
 
 def shared() -> Path:

@@ -87,6 +87,11 @@ class TextSplit:
         return self.labels is not None
 
     @cached_property
+    def lengths(self) -> Tensor | None:
+        """(N,) tokens of each sequence, so that batches can be made of like ones; None where all are padded alike."""
+        return self.offsets.diff() if self.dynamic else None
+
+    @cached_property
     def fingerprint(self) -> str:
         """sha256 over tokens, labels and how they are padded."""
         how = f"{self.names} {sorted(self.pads.items())} {self.length} {self.dynamic}"
@@ -154,6 +159,12 @@ class Part:
     def labelled(self) -> bool:
         """Whether every sample has a label."""
         return self.whole.labelled
+
+    @cached_property
+    def lengths(self) -> Tensor | None:
+        """(N,) lengths of the sequences, where the whole split knows them."""
+        lengths: Tensor | None = getattr(self.whole, "lengths", None)
+        return None if lengths is None else lengths[self.indices]
 
     @cached_property
     def fingerprint(self) -> str:

@@ -1,9 +1,9 @@
 """The contract of a backend: it lowers a Program to a runtime's format and opens sessions on it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -17,7 +17,8 @@ class Lowered:
     """A model in a runtime's format.
 
     ``folder`` holds ``files`` (relative; the first is the model itself); ``options`` are the runtime settings the
-    model was lowered for (JSON scalars: precision hint, threads, ...), stored in the manifest.
+    model was lowered for (JSON scalars: precision hint, threads, ...), stored in the manifest. ``origins`` say of which
+    node of the Program each node in the file was made, as far as that is known; they are not stored.
     """
 
     backend: str
@@ -25,6 +26,7 @@ class Lowered:
     files: tuple[str, ...]
     precision: str
     options: dict[str, str | int | float | bool] = field(default_factory=dict)
+    origins: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def size_bytes(self) -> int:
@@ -97,4 +99,25 @@ class Backend(Protocol):
 
     def loader(self) -> Loader | None:
         """How devices without compactor open these models; None where they cannot."""
+        ...
+
+
+@dataclass(frozen=True)
+class Executed:
+    """What ``count`` nodes that a runtime executed took: microseconds. They stand for nodes of the file, ``names``."""
+
+    names: tuple[str, ...]
+    us: float
+    count: int = 1
+
+
+@runtime_checkable
+class Profiler(Protocol):
+    """A backend whose runtime tells where the time goes."""
+
+    def profile(self, lowered: Lowered, inputs: Sequence[Tensor], *, seconds: float) -> Sequence[Executed]:
+        """All nodes that run at batch 1, in the order of execution; what a runtime added is with a node of the file.
+
+        The model runs for about ``seconds``. Timing nodes slows them down a little: only their shares count.
+        """
         ...

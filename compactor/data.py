@@ -6,6 +6,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from compactor.errors import InputError
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -58,6 +60,16 @@ class DataSource:
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def calibration(self, n: int, seed: int) -> Batch:
-        """``n`` samples of ``train`` by seed, as one batch."""
+        """``n`` samples of ``train`` by seed, as one batch. Raises `InputError` for one that is not finite."""
         generator = torch.Generator().manual_seed(seed)
-        return self.train.take(torch.randperm(len(self.train), generator=generator)[:n])
+        indices = torch.randperm(len(self.train), generator=generator)[:n]
+        batch = self.train.take(indices)
+        for tensor in batch.inputs:
+            bad = ~tensor.isfinite().flatten(1).all(1) if tensor.dim() > 1 else ~tensor.isfinite()
+            if bad.any():
+                raise InputError(
+                    f"sample {int(indices[bad][0])} of the training data holds NaN or infinite values"
+                    f" ({int(bad.sum())} of {len(indices)} drawn do)",
+                    "remove these samples from the data",
+                )
+        return batch

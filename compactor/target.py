@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
@@ -14,13 +14,25 @@ from compactor.latency import KernelTime, Latency
 PRECISIONS = ("float32", "float16", "bfloat16", "int8")
 
 
+class Part(NamedTuple):
+    """Kernels that ran together, by number; the microseconds a profile gives them, in how many nodes of the runtime."""
+
+    kernels: tuple[int, ...]
+    us: float
+    nodes: int
+
+
 @dataclass(frozen=True)
 class Observation:
-    """One model timed on a device: its precision, its kernels, its latency in milliseconds, corrected for drift."""
+    """One model timed on a device: its precision, its kernels, its latency in milliseconds, corrected for drift.
+
+    ``parts`` are what a profile adds: how the time falls to the kernels.
+    """
 
     precision: str
     kernels: tuple[Kernel, ...]
     ms: float
+    parts: tuple[Part, ...] = ()
 
 
 class Target(Protocol):

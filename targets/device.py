@@ -95,8 +95,8 @@ class ProfileTarget:
 
     @property
     def fit_path(self) -> Path:
-        """Where the fit of this target lies: another profile, machine or runtime version has another."""
-        key = _digest({**self._facts, "versions": tool_versions(self.backend)})
+        """Where the fit of this target lies: another profile, machine, runtime or way of fitting has another."""
+        key = _digest({**self._facts, "versions": tool_versions(self.backend), "correction": correction.VERSION})
         return default_root() / "fits" / f"{self.name}-{key[:16]}.safetensors"
 
     @cached_property
@@ -166,7 +166,7 @@ class ProfileTarget:
             times = [model.kernel_times(self.profile, o.kernels, precision) for o in own]
             rows = [self.rows(o.kernels, t) for o, t in zip(own, times, strict=True)]
             if own:
-                found[precision] = correction.learn(rows, [o.ms for o in own])
+                found[precision] = correction.learn(rows, [o.ms for o in own], [o.parts for o in own])
         return found
 
     def floor(self, kernels: Sequence[Kernel]) -> float:

@@ -1,14 +1,20 @@
 """The ONNX Runtime backend."""
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from compactor.backend import Loader, Lowered, Session
+from torch import Tensor
+
+from compactor.backend import Executed, Loader, Lowered, Session
 from compactor.backends.feeds import describe_shapes
 from compactor.backends.onnx.export import write_onnx
 from compactor.backends.onnx.qdq import quantize_before_clamp
 from compactor.backends.onnx.runtime import open_session
 from compactor.backends.onnx.session import OrtSession
+from compactor.backends.onnx.trace import executed
+from compactor.backends.profiles import repeat
 from compactor.backends.shapes import nominal_shapes
 from compactor.errors import UnsupportedError
 from compactor.ir.program import Program
@@ -39,12 +45,19 @@ class OnnxBackend:
         reasons = self.supports(program, target)
         if reasons:
             raise UnsupportedError(reasons[0], "choose another precision or target")
-        write_onnx(program, folder / MODEL, rewrite=quantize_before_clamp)
-        return Lowered(self.name, folder, (MODEL,), program.precision, {"shapes": describe_shapes(program)})
+        origins = write_onnx(program, folder / MODEL, rewrite=quantize_before_clamp)
+        return Lowered(self.name, folder, (MODEL,), program.precision, {"shapes": describe_shapes(program)}, origins)
 
     def open(self, lowered: Lowered, *, threads: int | None = None, batch: int | None = None) -> Session:
         """Load the model. Raises `MissingRuntimeError`."""
         return open_onnx(lowered, threads=threads, batch=batch)
+
+    def profile(self, lowered: Lowered, inputs: Sequence[Tensor], *, seconds: float) -> Sequence[Executed]:
+        """What each node takes at batch 1. Raises `MissingRuntimeError`."""
+        with TemporaryDirectory() as folder:
+            session = open_onnx(lowered, batch=1, trace=Path(folder) / "trace")
+            repeat(lambda: session(inputs), seconds)
+            return executed(session.session.end_profiling())
 
     def reference(self, lowered: Lowered) -> Session | None:
         """None: the model opens where ONNX Runtime is installed."""
@@ -56,9 +69,19 @@ class OnnxBackend:
 
 
 def open_onnx(
-    lowered: Lowered, *, threads: int | None = None, batch: int | None = None, optimize: bool = True
-) -> Session:
-    """A session of ONNX Runtime on the first file of any lowered model; all shapes nominal when ``batch`` is given."""
+    lowered: Lowered,
+    *,
+    threads: int | None = None,
+    batch: int | None = None,
+    optimize: bool = True,
+    trace: Path | None = None,
+) -> OrtSession:
+    """A session of ONNX Runtime on the first file of any lowered model; all shapes nominal when ``batch`` is given.
+
+    With ``trace`` it records what every node takes, into a file whose name starts so.
+    """
     path = lowered.folder / lowered.files[0]
-    session = open_session(path, lowered.precision, lowered.options, threads=threads, batch=batch, optimize=optimize)
+    session = open_session(
+        path, lowered.precision, lowered.options, threads=threads, batch=batch, optimize=optimize, trace=trace
+    )
     return OrtSession(session, list(nominal_shapes(lowered.options, 1)))

@@ -3,12 +3,15 @@
 from collections.abc import Callable
 from typing import Any
 
-from compactor.backends.onnx import qdq
+from compactor.backends.onnx import origins, qdq
 from compactor.ir.program import Program
 
 
-def clean(model: Any, program: Program, rewrite: Callable[[Any], None] | None) -> None:
-    """Change an ``onnx_ir.Model`` in place, by ``rewrite`` too; what it computes stays."""
+def clean(model: Any, program: Program, rewrite: Callable[[Any], None] | None) -> dict[str, str]:
+    """Change an ``onnx_ir.Model`` in place, by ``rewrite`` too; what it computes stays.
+
+    Returns the marks of `compactor.backends.onnx.origins` by the nodes' new names.
+    """
     from onnx_ir.passes import common
 
     qdq.transpose_weights(model.graph)
@@ -16,6 +19,7 @@ def clean(model: Any, program: Program, rewrite: Callable[[Any], None] | None) -
     qdq.drop_zero_points(model.graph)
     if rewrite is not None:
         rewrite(model.graph)
+    marks = origins.marks(model.graph)
     for step in (
         common.RemoveUnusedNodesPass(),
         common.ClearMetadataAndDocStringPass(),
@@ -24,6 +28,7 @@ def clean(model: Any, program: Program, rewrite: Callable[[Any], None] | None) -
     _rename(model.graph, program)
     _name_dimensions(model.graph, program)
     model.graph.sort()
+    return {node.name: marks[node] for node in model.graph if node in marks}
 
 
 def _rename(graph: Any, program: Program) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch.export import ExportedProgram
 
+from compactor.backends.onnx import origins
 from compactor.backends.onnx.cleanup import clean
 from compactor.backends.onnx.prepare import prepare
 from compactor.errors import MissingRuntimeError, UnsupportedError
@@ -20,15 +21,20 @@ OPSET = 20
 IR_VERSION = 10
 
 
-def write_onnx(program: Program, path: Path, *, rewrite: Callable[[Any], None] | None = None) -> None:
+def write_onnx(program: Program, path: Path, *, rewrite: Callable[[Any], None] | None = None) -> dict[str, str]:
     """Write the Program as one ONNX file with dynamic dimensions as its inputs have them.
+
+    Returns the names of the file's nodes with the Program's nodes that they were made of, where that is known.
 
     ``rewrite`` changes the ``onnx_ir.Graph`` in ways that only one runtime wants.
 
     Raises `MissingRuntimeError` without onnxscript, `UnsupportedError` for an operator that ONNX lacks.
     """
-    model = _export(to_exported(prepare(program)))
-    clean(model, program, rewrite)
+    prepared = prepare(program)
+    exported = to_exported(prepared)
+    origins.mark(prepared, exported)
+    model = _export(exported)
+    made_of = clean(model, program, rewrite)
     model.ir_version, model.producer_name, model.producer_version = IR_VERSION, "compactor", None
     import onnx_ir
 
@@ -36,6 +42,7 @@ def write_onnx(program: Program, path: Path, *, rewrite: Callable[[Any], None] |
         handle.write(onnx_ir.to_proto(model).SerializeToString(deterministic=True))
         handle.flush()
         os.fsync(handle.fileno())
+    return made_of
 
 
 def _export(exported: ExportedProgram) -> Any:

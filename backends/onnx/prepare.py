@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from compactor.backends.onnx.origins import ORIGIN
 from compactor.ir import graphs
 from compactor.ir.graphs import argument, aten
 from compactor.ir.program import Program
@@ -57,8 +58,11 @@ def _spell_attention(graph: fx.Graph, program: Program) -> None:
         if causal or grouped:
             continue
         like: Tensor = values[node.name]
+        first = node.prev
         with graph.inserting_before(node):
             result = _attention(graph, node.args, mask, scale, like, values, biases)
+        while (first := first.next) is not node:
+            first.meta[ORIGIN] = node.name
         node.replace_all_uses_with(result)
         graph.erase_node(node)
 

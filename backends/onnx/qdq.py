@@ -38,6 +38,8 @@ def split_gemms(graph: Any) -> None:
         if len(node.inputs) > 2 and node.inputs[2] is not None:
             result = ir.node("Add", [product.outputs[0], node.inputs[2]])
             graph.insert_before(node, result)
+        for made in (product, result):
+            made.metadata_props.update(node.metadata_props)
         _take_over(graph, node, result)
 
 
@@ -58,6 +60,7 @@ def quantize_before_clamp(graph: Any) -> None:
             continue
         node.replace_input_with(0, clamp.inputs[0])
         clip = ir.node("Clip", [node.outputs[0], *limits])
+        clip.metadata_props.update(clamp.metadata_props)
         node.outputs[0].replace_all_uses_with(clip.outputs[0])
         clip.replace_input_with(0, node.outputs[0])
         graph.insert_after(node, clip)

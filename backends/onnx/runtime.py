@@ -27,10 +27,11 @@ def open_session(
     threads: int | None = None,
     batch: int | None = None,
     optimize: bool = True,
+    trace: Path | None = None,
 ) -> Any:
     """An ``InferenceSession`` on the CPU; all shapes are nominal when ``batch`` is given.
 
-    Raises `MissingRuntimeError`.
+    With ``trace`` it records what every node takes, into a file whose name starts so. Raises `MissingRuntimeError`.
     """
     try:
         import onnxruntime
@@ -44,6 +45,8 @@ def open_session(
     settings.log_severity_level = 3
     if threads is not None:
         settings.intra_op_num_threads = threads
+    if trace is not None:
+        settings.enable_profiling, settings.profile_file_prefix = True, str(trace)
     if batch is not None:
         _fix_dimensions(onnxruntime, settings, path, nominal_shapes(options, batch))
     if precision == "int8":

@@ -1,10 +1,14 @@
 """The OpenVINO backend."""
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
-from compactor.backend import Loader, Lowered, Session
+from torch import Tensor
+
+from compactor.backend import Executed, Loader, Lowered, Session
 from compactor.backends.feeds import describe_shapes
 from compactor.backends.onnx.export import write_onnx
 from compactor.backends.openvino.convert import save_ir
@@ -46,9 +50,9 @@ class OpenVINOBackend:
         read = core().read_model
         with TemporaryDirectory(dir=folder, prefix=".onnx-") as temporary:
             path = Path(temporary) / "model.onnx"
-            write_onnx(widen(program), path)
-            save_ir(read(path), folder / MODEL[0], program.precision)
-        return Lowered(self.name, folder, MODEL, program.precision, self._options(program, target))
+            marks = write_onnx(widen(program), path)
+            origins = save_ir(read(path), folder / MODEL[0], program.precision, marks)
+        return Lowered(self.name, folder, MODEL, program.precision, self._options(program, target), origins)
 
     def _options(self, program: Program, target: Target) -> dict[str, str | int | float | bool]:
         # The Protocol of targets does not know OpenVINO's device names; NPU profiles carry it in theirs.
@@ -57,10 +61,11 @@ class OpenVINOBackend:
 
     def open(self, lowered: Lowered, *, threads: int | None = None, batch: int | None = None) -> Session:
         """Load the IR on its device, or on the CPU where that device is absent. Raises `MissingRuntimeError`."""
-        path = lowered.folder / lowered.files[0]
-        compiled, device = compile_model(path, lowered.options, threads=threads, batch=batch)
-        names = list(nominal_shapes(lowered.options, 1))
-        return OpenVINOSession(compiled, names, device)
+        return _open(lowered, threads, batch)
+
+    def profile(self, lowered: Lowered, inputs: Sequence[Tensor], *, seconds: float) -> Sequence[Executed]:
+        """What each node takes at batch 1. Raises `MissingRuntimeError`."""
+        return _open(lowered, None, 1, {"PERF_COUNT": True}).profile(inputs, seconds)
 
     def reference(self, lowered: Lowered) -> Session | None:
         """None: the model opens where OpenVINO is installed."""
@@ -69,3 +74,11 @@ class OpenVINOBackend:
     def loader(self) -> Loader:
         """For devices that have OpenVINO alone."""
         return Loader(("compactor.backends.openvino.runtime", "compactor.backends.shapes"), "openvino", "2025.0")
+
+
+def _open(
+    lowered: Lowered, threads: int | None, batch: int | None, more: dict[str, Any] | None = None
+) -> OpenVINOSession:
+    path = lowered.folder / lowered.files[0]
+    compiled, device = compile_model(path, lowered.options, threads=threads, batch=batch, more=more)
+    return OpenVINOSession(compiled, list(nominal_shapes(lowered.options, 1)), device)

@@ -27,11 +27,16 @@ def load(
 
 
 def compile_model(
-    path: Path, options: Options, *, threads: int | None = None, batch: int | None = None
+    path: Path,
+    options: Options,
+    *,
+    threads: int | None = None,
+    batch: int | None = None,
+    more: dict[str, Any] | None = None,
 ) -> tuple[Any, str]:
     """The IR compiled for its device, or for the CPU where that is absent, and the name of the device.
 
-    Raises `MissingRuntimeError`.
+    ``more`` are settings of OpenVINO's own. Raises `MissingRuntimeError`.
     """
     found = core()
     device = str(options["device"])
@@ -39,7 +44,8 @@ def compile_model(
     model = found.read_model(path)
     if batch is not None or device == "NPU":
         model.reshape(nominal_shapes(options, batch or 1))
-    return found.compile_model(model, device, _settings(found, device, options, threads)), device
+    settings = _settings(found, device, options, threads) | (more or {})
+    return found.compile_model(model, device, settings), device
 
 
 @cache

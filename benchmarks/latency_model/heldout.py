@@ -42,24 +42,31 @@ BARS = {"within_10": 0.95, "models": 80, "covered_low": 0.85, "covered_high": 0.
 FEW = 10
 
 
-def held_out(target: ProfileTarget, seed: int, speed: float | None = None) -> list[tuple[str, Observation]]:
-    """A random subnet of every architecture, at both precisions, timed once all of them are lowered.
+def held_out(
+    target: ProfileTarget, folder: Path, seed: int, speed: float | None = None
+) -> list[tuple[str, Observation]]:
+    """A random subnet of every architecture, at both precisions, timed once all of them are lowered into ``folder``.
 
     Latencies are those at the speed of the machine where the reference takes ``speed`` milliseconds.
     """
-    with TemporaryDirectory() as name:
-        folder = Path(name)
+    models = prepared(target, folder, seed)
+    bench = Bench(target, fitting.reference(target, folder))
+    for model in models:
+        bench.measure(model.sample, seconds=0.4, tries=8)
+    print("drift", np.percentile(bench.drifts(speed), (0, 5, 50, 95, 100)).round(3), flush=True)
+    return [(m.architecture, seen) for m, seen in zip(models, bench.observations(speed), strict=True)]
+
+
+def prepared(target: ProfileTarget, folder: Path, seed: int) -> "list[HeldOut]":
+    """All subnets, lowered into ``folder`` unless they are there."""
+    path = folder / f"{target.name}-{seed}.pickle"
+    if not path.exists():
         with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), torch.set_num_threads, (1,)) as pool:
             count = len(ARCHITECTURES)
-            ready = list(
-                pool.map(lowered, ARCHITECTURES, [target] * count, [folder] * count, range(seed, seed + count))
-            )
-        bench = Bench(target, fitting.reference(target, folder))
-        models = [s for samples in ready for s in samples]
-        for model in models:
-            bench.measure(model.sample, seconds=0.4, tries=8)
-        print("drift", np.percentile(bench.drifts(speed), (0, 5, 50, 95, 100)).round(3), flush=True)
-        return [(m.architecture, seen) for m, seen in zip(models, bench.observations(speed), strict=True)]
+            ready = pool.map(lowered, ARCHITECTURES, [target] * count, [folder] * count, range(seed, seed + count))
+            path.write_bytes(pickle.dumps([model for models in ready for model in models]))
+    found: list[HeldOut] = pickle.loads(path.read_bytes())
+    return found
 
 
 @dataclass(frozen=True)
@@ -86,12 +93,18 @@ def lowered(name: str, target: ProfileTarget, folder: Path, seed: int) -> list[H
             return []
 
 
-def timings(name: str, seconds: float, seed: int) -> tuple[list[Observation], list[tuple[str, Observation]]]:
+def timings(
+    target: ProfileTarget, folder: Path, seconds: float, seed: int
+) -> tuple[list[Observation], list[tuple[str, Observation]]]:
     """What a fit of a target sees, and the models held out, at one speed of the machine."""
-    plain = ProfileTarget(profiles.resolve(name).given, Fit({}))
-    bench = fitting.observe(plain, seconds=seconds, seed=seed, progress=Silent())
-    print(name, "fit: drift", np.percentile(bench.drifts(), (0, 5, 50, 95, 100)).round(3), flush=True)
-    return bench.observations(), held_out(plain, seed, bench.usual)
+    bench = fitting.observe(target, seconds=seconds, seed=seed, progress=Silent())
+    print(target.name, "fit: drift", np.percentile(bench.drifts(), (0, 5, 50, 95, 100)).round(3), flush=True)
+    return bench.observations(), held_out(target, folder, seed, bench.usual)
+
+
+def plain(name: str) -> ProfileTarget:
+    """A target as its datasheet has it."""
+    return ProfileTarget(profiles.resolve(name).given, Fit({}))
 
 
 def errors(target: ProfileTarget, models: Sequence[tuple[str, Observation]]) -> list[dict[str, Any]]:
@@ -126,9 +139,16 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10.0, help="of fit per target")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--timings", type=Path, help="a file to keep what was timed in; it is not timed again")
+    parser.add_argument("--models", type=Path, help="a folder to keep the lowered models in")
+    parser.add_argument("--prepare", action="store_true", help="lower them into that folder, and do nothing else")
     options = parser.parse_args()
+    if options.prepare:
+        options.models.mkdir(parents=True, exist_ok=True)
+        return sum(not prepared(plain(name), options.models, options.seed) for name in TARGETS)
     if options.timings is None or not options.timings.is_file():
-        timed = {name: timings(name, 60 * options.minutes, options.seed) for name in TARGETS}
+        with TemporaryDirectory() as folder:
+            models = options.models or Path(folder)
+            timed = {name: timings(plain(name), models, 60 * options.minutes, options.seed) for name in TARGETS}
         if options.timings is not None:
             options.timings.write_bytes(pickle.dumps((options.minutes, timed)))
     else:
@@ -136,12 +156,11 @@ def main() -> int:
     found: dict[str, list[dict[str, Any]]] = {"fit": [], "ten": [], "datasheet": []}
     fits: dict[str, Any] = {}
     for name, (observed, models) in timed.items():
-        target = profiles.resolve(name)
-        plain = ProfileTarget(target.given, Fit({}))
-        fits[name] = {p: sum(o.precision == p for o in observed) for p in plain.precisions}
-        few = [o for p in plain.precisions for o in [o for o in observed if o.precision == p][:FEW]]
+        target = plain(name)
+        fits[name] = {p: sum(o.precision == p for o in observed) for p in target.precisions}
+        few = [o for p in target.precisions for o in [o for o in observed if o.precision == p][:FEW]]
         for kind, seen in (("fit", observed), ("ten", few), ("datasheet", [])):
-            found[kind] += errors(ProfileTarget(target.given, Fit(plain.learned(seen))), models)
+            found[kind] += errors(ProfileTarget(target.given, Fit(target.learned(seen))), models)
         print(name, fits[name], {kind: summary(rows) for kind, rows in found.items()}, flush=True)
     result = {kind: summary(rows) for kind, rows in found.items()}
     after = result["fit"]

@@ -12,6 +12,7 @@ import shutil
 import statistics
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +40,13 @@ WORK = facts.ROOT / ".compactor" / "benchmarks" / "autodistil"
 
 
 class Predicted:
-    """A target as if its device were elsewhere."""
+    """A target as if its device were elsewhere, with all of its precisions or some."""
 
     present = False
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, precisions: tuple[str, ...] | None = None) -> None:
         self._target = resolve_target(name)
+        self.precisions = precisions or self._target.precisions
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._target, name)
@@ -132,6 +134,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--spaces", nargs="+", choices=[b.name for b in BANDS], default=list(SPACES))
     parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--samples", type=int, default=67349, help="of the training split")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", action="store_true", help="go on where an earlier run stopped")
@@ -141,9 +144,11 @@ def main(arguments: list[str] | None = None) -> int:
         shutil.rmtree(given.work, ignore_errors=True)
     teacher = canonical(frontend.load(data.shared() / "teachers" / "sst2-minilm"))
     source = open_data(data.shared() / "data" / "sst2", teacher, given.seed)
+    source = replace(source, train=data.drawn(source.train, given.samples, given.seed))
     options = {"epochs": given.epochs, "batch": given.batch}
     result: dict[str, Any] = {
-        **facts.facts(given.seed), "bar": BAR, **options, "threads": torch.get_num_threads(), "spaces": {}
+        **facts.facts(given.seed), "bar": BAR, **options,
+        "samples": len(source.train), "threads": torch.get_num_threads(), "spaces": {}
     }  # fmt: skip
     ctx = context(teacher, source, given.work, given.seed, Lines())
     result["teacher"] = {

@@ -6,11 +6,11 @@ from typing import Any
 
 from torch import Tensor, fx
 
-from compactor.ir.grouping import kernels_of
+from compactor.ir.grouping import Grouping, kernels_of
 from compactor.ir.kernels import Kernel
 from compactor.ir.program import Program
 
-__all__ = ["Cost", "count", "kernels", "kernels_of", "shapes_of"]
+__all__ = ["Cost", "count", "homes", "kernels", "kernels_of", "shapes_of"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,13 @@ def count(program: Program) -> Cost:
 def kernels(program: Program) -> tuple[Kernel, ...]:
     """The kernels of a Program at batch 1, in graph order."""
     return kernels_of(program.graph, shapes_of(program.values))
+
+
+def homes(program: Program) -> tuple[dict[str, int], dict[str, int]]:
+    """By the names of nodes, the numbers of the kernels they belong to; and of those in none, of those they feed."""
+    grouping = Grouping(program.graph, shapes_of(program.values))
+    grouping.run()
+    return grouping.homes()
 
 
 def shapes_of(values: Mapping[fx.Node, Any]) -> dict[fx.Node, Any]:

@@ -93,6 +93,18 @@ class Grouping:
         self.groups.sort(key=lambda g: self.order[g.members[0]])
         return tuple(map(self._kernel, self.groups))
 
+    def homes(self) -> tuple[dict[str, int], dict[str, int]]:
+        """By the names of nodes, the numbers of the kernels that they belong to; and of others, that they feed."""
+        inside = {n.name: i for i, group in enumerate(self.groups) for n in group.members}
+        feeding: dict[str, int] = {}
+        for node in reversed(self.graph.nodes):
+            if node.name not in inside:
+                users = [feeding.get(u.name, inside.get(u.name)) for u in node.users]
+                fed = next((i for i in users if i is not None), inside.get(self.root.get(node, node).name))
+                if fed is not None:
+                    feeding[node.name] = fed
+        return inside, feeding
+
     # -- classes ---------------------------------------------------------------------------------------------------
 
     def _classify(self, node: fx.Node) -> None:

@@ -1,19 +1,20 @@
 """Times models on a device, in turns with a reference whose speed tells how the machine drifts."""
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import mkdtemp
 
 import numpy as np
 from torch import Tensor
 
-from compactor.backend import Lowered, Session
+from compactor.backend import Lowered, Profiler, Session
 from compactor.ir.kernels import Kernel
 from compactor.ir.program import Program
+from compactor.pipeline.parts import kernels_by_name, parts
 from compactor.pipeline.request import backend_of, bare_context
-from compactor.target import Observation, Target
+from compactor.target import Observation, Part, Target
 
 SECONDS = 0.12
 """How long a model runs, in turns with the reference."""
@@ -31,12 +32,16 @@ _QUANTIZERS: dict[str, tuple[tuple[str, dict[str, object]], ...]] = {
 
 @dataclass(frozen=True)
 class Sample:
-    """A model lowered for a target, inputs at batch 1, and the kernels that shall explain its latency."""
+    """A model lowered for a target, inputs at batch 1, and the kernels that shall explain its latency.
+
+    ``places`` say which kernel each node of the lowered file belongs to or feeds (`compactor.pipeline.parts`).
+    """
 
     precision: str
     kernels: tuple[Kernel, ...]
     lowered: Lowered
     inputs: tuple[Tensor, ...]
+    places: Mapping[str, tuple[int, bool]]
 
 
 def prepare(program: Program, target: Target, folder: Path) -> Program:
@@ -52,16 +57,18 @@ def sample(program: Program, precision: str, target: Target, folder: Path) -> Sa
     program = bare_context(program, target, folder).apply(program, _QUANTIZERS[precision])
     own = Path(mkdtemp(dir=folder))
     lowered = backend_of(target).lower(program, target, own)
-    return Sample(precision, program.kernels(), lowered, tuple(program.example_inputs(batch=1)))
+    places = kernels_by_name(program, lowered.origins)
+    return Sample(precision, program.kernels(), lowered, tuple(program.example_inputs(batch=1)), places)
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Milliseconds of a sample and, measured in turns with it, of the reference."""
+    """Milliseconds of a sample and, measured in turns with it, of the reference; its profile, if any."""
 
     sample: Sample
     ms: float
     reference_ms: float
+    parts: tuple[Part, ...] = ()
 
 
 class Bench:
@@ -94,8 +101,16 @@ class Bench:
             self.fastest = min(self.fastest, found[-1].reference_ms)
             if found[-1].reference_ms < SLOW * self.fastest:
                 break
-        self.timings.append(min(found, key=lambda t: t.reference_ms))
+        best = min(found, key=lambda t: t.reference_ms)
+        self.timings.append(replace(best, parts=self._parts(sample)))
         return self.timings[-1]
+
+    def _parts(self, sample: Sample) -> tuple[Part, ...]:
+        """How the time falls to the kernels, where the runtime tells."""
+        if not isinstance(self.backend, Profiler):
+            return ()
+        executed = self.backend.profile(sample.lowered, sample.inputs, seconds=SECONDS)
+        return tuple(parts(executed, sample.places, len(sample.kernels)))
 
     def drifts(self, speed: float | None = None) -> list[float]:
         """The reference's latency at each timing over ``speed``: by default the lowest that was common."""
@@ -110,7 +125,7 @@ class Bench:
     def observations(self, speed: float | None = None) -> list[Observation]:
         """All timings as they would be at the speed where the reference takes ``speed`` milliseconds (`usual`)."""
         return [
-            Observation(t.sample.precision, t.sample.kernels, t.ms / drift)
+            Observation(t.sample.precision, t.sample.kernels, t.ms / drift, t.parts)
             for t, drift in zip(self.timings, self.drifts(speed), strict=True)
         ]
 

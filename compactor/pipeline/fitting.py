@@ -44,8 +44,8 @@ def fit(
         raise InputError(f"nothing could be measured on {target.name} in {seconds:g} s", "give it more --minutes")
     low, high = (float(v) for v in np.percentile(bench.drifts(), (5, 95)))
     facts: dict[str, Any] = {
-        "networks": len({o.kernels for o in observed}), "seed": seed, "drift": [round(low, 3), round(high, 3)],
-        "reference_ms": round(bench.usual, 4),
+        "networks": len({o.kernels for o in observed}), "parts": sum(len(o.parts) for o in observed), "seed": seed,
+        "drift": [round(low, 3), round(high, 3)], "reference_ms": round(bench.usual, 4),
     }  # fmt: skip
     if high / low > NOISY:
         facts["warning"] = (

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from compactor.errors import InputError
-from compactor.ir.space import SearchSpace
-from compactor.ir.subnet import Subnet
+from compactor.ir.space import AxisGroup, SearchSpace
+from compactor.ir.subnet import Subnet, ranked
 from compactor.passes.search.importance import Importance
 from compactor.passes.search.ladder import block_classes, count, removal_order, widths
 
@@ -33,7 +33,7 @@ class Genome:
     Attributes:
         space: id of the search space.
         orders: units of each group, the most important first.
-        levels: how many units of each group may be kept, ascending; the last keeps all.
+        levels: how many units of each group may be kept, ascending; more than there are repeat the best.
         classes: names of like blocks, in the order in which they are removed.
     """
 
@@ -43,10 +43,18 @@ class Genome:
     classes: tuple[tuple[str, ...], ...]
 
     @staticmethod
-    def of(space: SearchSpace, importance: Importance, *, smallest: float, multiple: int) -> "Genome":
-        """The genome of a space: widths in sixteenths as `search.uniform` has them, every depth."""
+    def of(
+        space: SearchSpace, importance: Importance, *, smallest: float, multiple: int, wider: float = 1.0
+    ) -> "Genome":
+        """The genome of a space: widths in sixteenths as `search.uniform` has them, every depth.
+
+        Widths go on to ``wider`` times the teacher's where a student with repeated units computes the same.
+        """
         groups = [g for g in space.groups if g.name in importance.orders]
-        levels = (sorted({count(g, w, multiple) for w in widths(smallest)} | {g.size}) for g in groups)
+        levels = (
+            sorted({count(g, w, multiple) for w in widths(smallest)} | {g.size} | _wide(space, g, wider, multiple))
+            for g in groups
+        )
         like = block_classes(space.program, space.blocks) if importance.damage else []
         return Genome(
             space.id,
@@ -56,9 +64,9 @@ class Genome:
         )
 
     def subnet(self, genes: Genes) -> Subnet:
-        """The choice: the most important units, without the least important blocks."""
+        """The choice: the most important units, the best of them twice where it is wider, without the least blocks."""
         orders = self.orders.items()
-        kept = {name: order[:n] for (name, order), n in zip(orders, genes.kept, strict=True) if n < len(order)}
+        kept = {name: ranked(order, n) for (name, order), n in zip(orders, genes.kept, strict=True) if n != len(order)}
         dropped = [name for names, n in zip(self.classes, genes.removed, strict=True) for name in names[:n]]
         return Subnet.of(self.space, kept, tuple(dropped))
 
@@ -107,8 +115,8 @@ class Genome:
     def _widths(self, shares: Any) -> tuple[int, ...]:
         """The nearest level to each share of a group."""
         return tuple(
-            min(levels, key=lambda n: abs(n - share * levels[-1]))
-            for levels, share in zip(self.levels, shares, strict=True)
+            min(levels, key=lambda n: abs(n - share * len(order)))
+            for levels, share, order in zip(self.levels, shares, self.orders.values(), strict=True)
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -128,6 +136,13 @@ class Genome:
             return Genome(str(data["space"]), orders, (), classes)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"not the genome of a search: {error!r}", "give what `compactor search` wrote") from error
+
+
+def _wide(space: SearchSpace, group: AxisGroup, wider: float, multiple: int) -> set[int]:
+    """The widths above a group's size, where repeating some of its units changes no result."""
+    found = {n for n in space.choices(group, wider, min(multiple, group.size)) if n > group.size}
+    some = (*range(group.size), 0)
+    return set() if found and space.changes(space.choose({group.name: some})) else found
 
 
 def _moved(at: int, size: int, rng: np.random.Generator) -> int:

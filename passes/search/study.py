@@ -34,6 +34,7 @@ class DiswotConfig(RangeConfig):
 
     score: str = Field("default", description="proxies whose ranks are summed, like relation+macs")
     candidates: int | None = Field(None, ge=1, description="how many are scored; by effort if absent")
+    wider: float = Field(2.0, ge=1, le=8, description="largest width, in widths of the teacher; 1: never wider")
     population: int = Field(36, ge=2, description="candidates that are alive")
     tournament: int = Field(8, ge=1, description="candidates of which the best has a child")
     batches: int = Field(1, ge=1, description="batches that candidates are scored on")
@@ -55,7 +56,9 @@ class Study:
         self.config, self.program, self.space, self.ctx = config, program, space, ctx
         self.goal = Goal(program, config, ctx)
         importance = rank(program, space, ctx, samples=config.samples, hidden=config.hidden)
-        self.genome = Genome.of(space, importance, smallest=config.smallest, multiple=config.multiple)
+        self.genome = Genome.of(
+            space, importance, smallest=config.smallest, multiple=config.multiple, wider=config.wider
+        )
         _, self.uniform = uniform_options(space, importance, ctx, smallest=config.smallest, multiple=config.multiple)
         self.base = self.goal.settle(self.uniform)
         self.limit = self.base.goal
@@ -160,7 +163,8 @@ class Study:
         samples = min(self.config.samples, len(self.ctx.data.train) // self.config.batches)
         if samples < 2:
             raise InputError(
-                f"{len(self.ctx.data.train)} training samples are too few for {self.config.batches} batches",
+                f"{len(self.ctx.data.train)} training samples do not fill {self.config.batches} batches of at least"
+                " two: scores compare samples with one another",
                 "give more data, or ask for fewer batches",
             )
         batch = self.ctx.data.calibration(self.config.batches * samples, self.ctx.seed)

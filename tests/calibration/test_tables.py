@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from compactor.calibration import files
+from compactor.calibration.splits import Part, TextSplit
 from compactor.errors import InputError
 from compactor.ir.program import Program
 from tests.calibration.conftest import text_program
@@ -49,6 +50,16 @@ def test_padding_does_not_change_the_answer(texts: Program, tmp_path: Path) -> N
 def test_static_sequences_are_always_full(tokenizer: Path, tmp_path: Path) -> None:
     source = _source(tmp_path, text_program(tokenizer, dynamic=False))
     assert source.train.take(torch.tensor([3])).inputs[0].shape == (1, 12)
+
+
+def test_lengths_are_told_where_padding_follows_them(texts: Program, tokenizer: Path, tmp_path: Path) -> None:
+    train = _source(tmp_path, texts).train
+    assert isinstance(train, TextSplit) and train.lengths is not None
+    assert [int(train.take(torch.tensor([i])).inputs[1].sum()) for i in range(4)] == train.lengths.tolist()
+    part = Part(train, torch.tensor([2, 0]))
+    assert part.lengths is not None and part.lengths.tolist() == train.lengths[[2, 0]].tolist()
+    static = _source(tmp_path, text_program(tokenizer, dynamic=False)).train
+    assert isinstance(static, TextSplit) and static.lengths is None
 
 
 def test_pairs_commas_and_no_labels(texts: Program, tmp_path: Path) -> None:

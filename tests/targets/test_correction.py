@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from compactor.errors import InputError
 from compactor.ir.kernels import EPILOGUES, Kernel
+from compactor.target import Part
 from compactor.targets import correction
 from compactor.targets.fits import Fit
 
@@ -35,16 +36,25 @@ def _roofline(kernels: tuple[Kernel, ...]) -> NDArray[np.float64]:
     return np.array([5 + k.macs / 1e4 + (k.inputs + k.outputs) / 1e3 for k in kernels])
 
 
-def _truth(kernels: tuple[Kernel, ...]) -> float:
-    """Milliseconds on a device that is slower throughout, worst at convolutions with few rows."""
+def _truth(kernels: tuple[Kernel, ...]) -> NDArray[np.float64]:
+    """Microseconds on a device that is slower throughout, worst at convolutions with few rows."""
     factor = [1.5 * (1.6 - 0.05 * np.log2(k.rows) if k.kind == "conv" else 1.1) for k in kernels]
-    return float((_roofline(kernels) * factor).sum() + 30) / 1e3
+    return _roofline(kernels) * factor
 
 
 def _sample(count: int, seed: int, noise: float = 0.01) -> Networks:
+    return [(rows, ms) for rows, ms, _ in _profiles(count, seed, noise)]
+
+
+def _profiles(count: int, seed: int, noise: float = 0.01) -> list[tuple[correction.Rows, float, list[Part]]]:
+    """Networks, their milliseconds, and each kernel's time from a runtime that adds 3 microseconds to every node."""
     generator = np.random.default_rng(seed)
-    networks = [_network(generator) for _ in range(count)]
-    return [(_rows(n), _truth(n) * float(np.exp(noise * generator.normal()))) for n in networks]
+    found = []
+    for kernels in [_network(generator) for _ in range(count)]:
+        us = _truth(kernels)
+        ms = float((us.sum() + 30) / 1e3 * np.exp(noise * generator.normal()))
+        found.append((_rows(kernels), ms, [Part((i,), float(t) + 3, 1) for i, t in enumerate(us)]))
+    return found
 
 
 def _errors(model: correction.Correction, held_out: Networks) -> NDArray[np.float64]:
@@ -60,6 +70,14 @@ def test_ten_totals_help_and_more_help_more() -> None:
     before = np.median([abs(rows.base.sum() / 1e3 / ms - 1) for rows, ms in held_out])
     few, many = (np.median(_errors(_learned(_sample(n, 2)), held_out)) for n in (10, 120))
     assert many < 0.03 and many < few < 0.15 < before
+
+
+def test_profiles_of_few_networks_teach_the_shape() -> None:
+    held_out, (rows, ms, parts) = _sample(60, 1), zip(*_profiles(12, 2), strict=True)
+    plain, profiled = correction.learn(rows, ms), correction.learn(rows, ms, parts)
+    assert np.median(_errors(profiled, held_out)) < 0.5 * np.median(_errors(plain, held_out))
+    inside = [abs(np.log(p / t)) <= wide for (p, wide), t in ((profiled.total(r), t) for r, t in held_out)]
+    assert np.mean(inside) >= 0.7
 
 
 def test_the_interval_holds_nine_of_ten() -> None:

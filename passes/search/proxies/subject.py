@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from compactor.data import Batch
-from compactor.errors import UsageError
+from compactor.errors import InputError, UsageError
 from compactor.ir.program import Program
 from compactor.passes.search.proxies.observation import Observation, observe
 
@@ -53,11 +53,20 @@ class Setting:
 
     @staticmethod
     def of(teacher: Program, batches: Sequence[Batch], seeds: Iterable[int]) -> "Setting":
-        """The setting with the teacher observed, once for all. Raises `UsageError` without a batch or seed."""
+        """The setting with the teacher observed, once for all.
+
+        Raises `UsageError` without a batch or seed, `InputError` when the teacher's features overflow.
+        """
         seeds = tuple(seeds)
         if not batches or not seeds:
             raise UsageError("a setting without batches or initialisations shows nothing", "give at least one of each")
-        return Setting(tuple(batches), seeds, _observed(teacher, batches, seeds, frozenset()))
+        observed = _observed(teacher, batches, seeds, frozenset())
+        if not all(o.gram.isfinite().all() for o in observed):
+            raise InputError(
+                "the teacher's features hold NaN or infinite values at random weights: nothing can be compared",
+                "check the data; a network without norms may overflow: search with --score macs",
+            )
+        return Setting(tuple(batches), seeds, observed)
 
     def subject(self, program: Program, costs: Costs, proxies: Iterable[Proxy]) -> Subject:
         """The candidate as these proxies need it."""

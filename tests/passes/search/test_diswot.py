@@ -13,6 +13,8 @@ from compactor.ir.space import space_of
 from compactor.ir.subnet import Subnet
 from compactor.passes.canonicalize.canonicalize import canonical
 from compactor.passes.search.diswot import DiswotSearch
+from compactor.passes.search.genes import Genes, Genome
+from compactor.passes.search.importance import rank
 from compactor.passes.search.record import FILE, Record
 from compactor.passes.search.stored import StoredConfig, StoredSearch
 from compactor.passes.search.study import DiswotConfig
@@ -58,6 +60,33 @@ def test_the_student_meets_the_goal_and_keeps_weights(name: str, tmp_path: Path)
     student = slice_program(model, Subnet.from_dict(found["subnet"]))
     assert error(student, result.program) == 0
     assert result.program.cost().macs == found["macs"] and result.program.cost().parameters == found["parameters"]
+
+
+def test_wider_students_are_searched_and_compute_what_narrower_ones_do(tmp_path: Path) -> None:
+    model = teacher()
+    result = search(model, around(model, tmp_path), wider=3.0, score="params", candidates=60)
+    space, members = space_of(model), Record.read(tmp_path).members
+    sizes = [g.size for g in space.groups]
+    wide = [m.genes for m in members if any(n > size for n, size in zip(m.genes.kept, sizes, strict=True))]
+    assert wide and all(n <= 3 * size for g in wide for n, size in zip(g.kept, sizes, strict=True))
+    assert result.metrics["latency_ms"] <= result.metrics["goal_ms"]
+    genome = Record.read(tmp_path).genome
+    widened = genome.subnet(Genes(tuple(2 * size for size in sizes), (0,) * len(genome.classes)))
+    assert error(model, slice_program(model, widened)) < 1e-4
+    narrow = search(model, around(model, tmp_path / "never"), wider=1.0)
+    kept = [m.genes.kept for m in Record.read(tmp_path / "never").members]
+    assert narrow.modified and all(n <= size for genes in kept for n, size in zip(genes, sizes, strict=True))
+
+
+@pytest.mark.parametrize("name", ["bert", "vit"])
+def test_an_axis_that_a_norm_averages_over_is_not_widened(name: str, tmp_path: Path) -> None:
+    model = teacher(name)
+    space = space_of(model)
+    importance = rank(model, space, around(model, tmp_path), samples=4, hidden=True, depth=False)
+    genome = Genome.of(space, importance, smallest=0.5, multiple=8, wider=2.0)
+    levels = dict(zip(importance.orders, genome.levels, strict=True))
+    for group in space.groups:
+        assert (levels[group.name][-1] > group.size) == (group.kind != "hidden"), group
 
 
 @pytest.mark.slow
