@@ -46,6 +46,7 @@ class _Engine:
         engine = trt.Runtime(trt.Logger(trt.Logger.WARNING)).deserialize_cuda_engine(_plan(trt, settings, folder))
         if engine is None:
             build_engine.fail(4, "TensorRT cannot load the engine that it built", "run build_engine.py --verbose there")
+        self._engine = engine  # its context needs it
         self._runner = build_engine.Runner(trt, engine, settings, 1)
         self._inputs = inputs
         names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from compactor.cli import common
+from compactor.errors import ExitCode
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -54,9 +55,9 @@ def command(folder: Path, targets: str, devices: tuple[str, ...], device_minutes
     else:
         common.stdout().print(_table(rows))
         for row in rows:
-            if row.problem is not None:
-                click.echo(f"! {row.target}: {row.problem}", err=True)
-    return next((int(row.code) for row in rows if row.code), 0)
+            if row.failure is not None:
+                click.echo(f"! {row.target}: {row.failure.message}\n  -> {row.failure.remedy}", err=True)
+    return next((int(row.failure.exit_code) for row in rows if row.failure is not None), ExitCode.OK)
 
 
 def _table(rows: "list[Row]") -> "Table":

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from compactor.backend import Lowered
 from compactor.device import Device, identity
-from compactor.errors import CompactorError, ExitCode, InputError, UsageError
+from compactor.errors import CompactorError, InputError, UsageError
 from compactor.ir.kernels import Kernel
 from compactor.latency import Latency
 from compactor.pipeline import remote
@@ -29,7 +29,7 @@ T = TypeVar("T")
 class Row:
     """One target, and one device of its kind: None where there is none at hand.
 
-    ``problem`` says why a figure is missing that could be expected, ``code`` with which exit code.
+    ``failure`` says why a figure is missing that could be expected.
     """
 
     target: str
@@ -37,8 +37,7 @@ class Row:
     device: str | None
     predicted: Latency | None
     measured: Latency | None
-    problem: str | None = None
-    code: ExitCode = ExitCode.OK
+    failure: CompactorError | None = None
 
     @property
     def error(self) -> float | None:
@@ -56,7 +55,7 @@ class Row:
             "predicted": None if self.predicted is None else self.predicted.to_dict(),
             "measured": None if self.measured is None else self.measured.to_dict(),
             "error": self.error,
-            "problem": self.problem,
+            "failure": None if self.failure is None else {"message": self.failure.message, "remedy": self.failure.remedy},
         }
 
 
@@ -119,16 +118,13 @@ def _row(
     device: str | None,
     result: Latency | CompactorError | None,
 ) -> Row:
-    problem = result if isinstance(result, CompactorError) else None
-    predicted = None
-    try:
-        predicted = target.predict(kernels, native(target, precision))
-    except CompactorError as error:
-        problem = problem if problem is not None else error
-    return Row(
-        target.name, target.backend, device, predicted, result if isinstance(result, Latency) else None,
-        None if problem is None else problem.message, ExitCode.OK if problem is None else problem.exit_code,
-    )  # fmt: skip
+    predicted = _attempt(lambda: target.predict(kernels, native(target, precision)))
+    failure = next((found for found in (result, predicted) if isinstance(found, CompactorError)), None)
+    return Row(target.name, target.backend, device, _figure(predicted), _figure(result), failure)
+
+
+def _figure(found: Latency | CompactorError | None) -> Latency | None:
+    return found if isinstance(found, Latency) else None
 
 
 def _measured(artifact: Artifact, places: Sequence[_Place], progress: Progress) -> list[Latency | CompactorError]:
