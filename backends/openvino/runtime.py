@@ -27,24 +27,11 @@ def load(
 
 
 def compile_model(
-<<<<<<< HEAD
     path: Path, options: Options, *, threads: int | None = None, batch: int | None = None, counted: bool = False
 ) -> tuple[Any, str]:
     """The IR compiled for its device, or for the CPU where that is absent, and the name of the device.
 
     ``counted``: it keeps count of what every node takes. Raises `MissingRuntimeError`.
-=======
-    path: Path,
-    options: Options,
-    *,
-    threads: int | None = None,
-    batch: int | None = None,
-    more: dict[str, Any] | None = None,
-) -> tuple[Any, str]:
-    """The IR compiled for its device, or for the CPU where that is absent, and the name of the device.
-
-    ``more`` are settings of OpenVINO's own. Raises `MissingRuntimeError`.
->>>>>>> helpR
     """
     found = core()
     device = str(options["device"])
@@ -52,11 +39,7 @@ def compile_model(
     model = found.read_model(path)
     if batch is not None or device == "NPU":
         model.reshape(nominal_shapes(options, batch or 1))
-<<<<<<< HEAD
     settings = _settings(found, device, options, threads) | ({"PERF_COUNT": True} if counted else {})
-=======
-    settings = _settings(found, device, options, threads) | (more or {})
->>>>>>> helpR
     return found.compile_model(model, device, settings), device
 
 
