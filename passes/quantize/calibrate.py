@@ -12,7 +12,7 @@ from compactor.errors import InputError, UsageError
 from compactor.ir import graphs
 from compactor.ir.graphs import aten
 from compactor.ir.program import Program
-from compactor.ir.quantplan import QuantPlan
+from compactor.ir.quantplan import Quantizer, QuantPlan
 from compactor.passes.quantize.convert import to_plan
 from compactor.passes.quantize.grids import fitted_weights
 from compactor.passes.quantize.nncf_run import Sample, Settings, quantize
@@ -20,9 +20,6 @@ from compactor.passes.quantize.twin import static_twin
 from compactor.pipeline.context import PassContext
 from compactor.pipeline.passes import PassConfig
 from compactor.target import Target
-
-_NOTHING = 1e-6
-"""Width of a range below which all values were 0."""
 
 
 class CalibrationConfig(PassConfig):
@@ -84,7 +81,7 @@ def calibrated(program: Program, ctx: PassContext, config: CalibrationConfig) ->
     if config.bits < 8:
         plan = fitted_weights(exact, plan, config.bits)
     plan.check(rules)
-    silent = silent_nodes(exact, plan, total)
+    silent = silent_nodes(exact, plan, samples)
     if silent:
         ctx.progress.note(f"always 0 while calibrating, so their ranges are guesses: {', '.join(silent)}")
     chosen = {name: value for name, value in asdict(settings).items() if name != "ignored"}
@@ -138,16 +135,23 @@ def samples_of(batch: Batch, program: Program) -> list[Sample]:
     return [tuple(values[i : i + 1] for values in batch.inputs) for i in range(count)]
 
 
-def silent_nodes(program: Program, plan: QuantPlan, count: int) -> list[str]:
-    """The nodes whose calibrated values were all 0. Raises `InputError` for an input of the model among them."""
-    found = [q.source for q in plan if not q.weight and float(q.scale) * (q.high - q.low) < _NOTHING]
-    for node in graphs.placeholders(program.graph):
-        if node.name in found:
+def silent_nodes(program: Program, plan: QuantPlan, samples: list[Sample]) -> list[str]:
+    """The nodes whose calibrated values were all 0, or next to it. Raises `InputError` for an input that is rounded."""
+    rounded = {q.source for q in plan if not q.weight}
+    for i, node in enumerate(graphs.placeholders(program.graph)):
+        if node.name in rounded and not any(bool(sample[i].any()) for sample in samples):
             raise InputError(
-                f"input {node.name!r} is 0 in all {count} calibration samples: any other value would be out of range",
+                f"input {node.name!r} is 0 in all {len(samples)} calibration samples: other values are out of range",
                 "give calibration samples like those that the model will see",
             )
-    return found
+    return [q.source for q in plan if not q.weight and _narrow(q)]
+
+
+def _narrow(quantizer: Quantizer) -> bool:
+    """Whether NNCF had to widen the range: to 8e-5 from zero, or with a zero point to 8e-4 on both sides."""
+    asymmetric = quantizer.scheme == "asymmetric"
+    steps = quantizer.high - (quantizer.low if asymmetric else 0)
+    return float(quantizer.scale) * steps < (1.7e-3 if asymmetric else 8.5e-5)
 
 
 class _Finite(fx.Interpreter):

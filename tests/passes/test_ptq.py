@@ -162,7 +162,7 @@ def test_a_node_that_is_always_zero_is_reported(tmp_path: Path) -> None:
     name = str(relu.args[0].args[2].target)
     dead = before.with_state({name: torch.full_like(before.state[name], -1e4)})
     found = PostTrainingQuantization(PtqConfig(samples=2)).run(dead, context(dead, tmp_path))
-    assert found.metrics["silent"] == [relu.name]
+    assert relu.name in found.metrics["silent"]
 
 
 @pytest.mark.parametrize("name", ["resnet_b", "bert"])
