@@ -1,7 +1,6 @@
 """What every session needs: the shapes it was lowered for, and tensors to and from NumPy."""
 
 import platform
-from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -11,8 +10,6 @@ from torch import Tensor
 from compactor.errors import InputError
 from compactor.ir.program import Program
 
-Options = Mapping[str, str | int | float | bool]
-
 
 def describe_shapes(program: Program) -> str:
     """Nominal shapes as an option of `Lowered`: ``image=?x3x32x32 mask=?x64``, the batch where it is free as ``?``."""
@@ -21,15 +18,6 @@ def describe_shapes(program: Program) -> str:
         sizes = ["?" if i == 0 and 0 in spec.dynamic else str(n) for i, n in enumerate(spec.shape)]
         words.append(f"{spec.name}={'x'.join(sizes)}")
     return " ".join(words)
-
-
-def nominal_shapes(options: Options, batch: int) -> dict[str, list[int]]:
-    """The inverse of `describe_shapes` at this batch size."""
-    shapes = {}
-    for word in str(options["shapes"]).split():
-        name, _, sizes = word.rpartition("=")
-        shapes[name] = [batch if n == "?" else int(n) for n in sizes.split("x")] if sizes else []
-    return shapes
 
 
 def numpy_inputs(names: list[str], inputs: Any) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import importlib.util
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from benchmarks.facts import ROOT
 from compactor.calibration.splits import Part
-from compactor.data import Split
+from compactor.data import DataSource, Split
 
 Sample = dict[str, NDArray[Any]]
 
@@ -32,10 +32,18 @@ class Samples:
         return {name: np.ascontiguousarray(values[index : index + 1]) for name, values in self.inputs.items()}
 
 
-def drawn(split: Split, count: int, seed: int) -> Split:
+def drawn(split: Split, count: int, seed: int = 0) -> Split:
     """``count`` samples of a split by seed, all of them where there are no more."""
     order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))
     return split if count >= len(split) else Part(split, order[:count])
+
+
+def shortened(source: DataSource, count: int | None) -> DataSource:
+    """``count`` samples of every split; all without a count."""
+    if count is None:
+        return source
+    test = None if source.test is None else drawn(source.test, count)
+    return replace(source, train=drawn(source.train, count), dev=drawn(source.dev, count), test=test)
 
 
 def shared() -> Path:

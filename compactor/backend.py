@@ -9,6 +9,7 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from compactor.ir.program import Program
+    from compactor.ir.quantplan import QuantRules
     from compactor.target import Target
 
 
@@ -34,6 +35,21 @@ class Lowered:
         return sum((self.folder / name).stat().st_size for name in self.files)
 
 
+@dataclass(frozen=True)
+class Loader:
+    """How lowered models are opened where there is the runtime, and neither compactor nor torch.
+
+    ``modules`` are copied there, with what `compactor.errors` and ``compactor.targets.measure`` need; they import
+    nothing else of compactor. The first has ``load(files, precision, options, *, batch=None)``, which returns a
+    function from NumPy arrays in the Program's input order to a list of arrays. ``runtime`` is what must be importable
+    there, at least in version ``least``.
+    """
+
+    modules: tuple[str, ...]
+    runtime: str
+    least: str
+
+
 class Session(Protocol):
     """A model loaded in its runtime."""
 
@@ -48,9 +64,13 @@ class Session(Protocol):
 
 
 class Backend(Protocol):
-    """One runtime. Implementations are stateless; their module imports the runtime only where it is used."""
+    """One runtime. Implementations are stateless; their module imports the runtime only where it is used.
+
+    ``rules``: what it asks of quantizers, checked before any training.
+    """
 
     name: str
+    rules: "QuantRules"
 
     def installed(self) -> bool:
         """Whether the runtime can open sessions on this machine."""
@@ -80,6 +100,10 @@ class Backend(Protocol):
 
         None when there is no such runtime.
         """
+        ...
+
+    def loader(self) -> Loader | None:
+        """How devices without compactor open these models; None where they cannot."""
         ...
 
 

@@ -13,6 +13,7 @@ class ExitCode(IntEnum):
     UNSUPPORTED = 4
     MISSING_RUNTIME = 5
     PARITY = 6
+    DEVICE = 7
     INTERNAL = 70
     INTERRUPTED = 130
 
@@ -59,6 +60,12 @@ class ParityError(CompactorError):
     """A lowered model does not compute what its Program computes."""
 
     exit_code = ExitCode.PARITY
+
+
+class DeviceError(CompactorError):
+    """A device that is elsewhere cannot be reached or trusted, or the connection or the device failed."""
+
+    exit_code = ExitCode.DEVICE
 
 
 class InternalError(CompactorError):

@@ -1,9 +1,10 @@
 """`Latency`: one latency figure that never forgets whether it was measured or predicted."""
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from compactor.ir.kernels import Kernel
+if TYPE_CHECKING:
+    from compactor.ir.kernels import Kernel
 
 Basis = Literal["measured", "predicted"]
 Bound = Literal["compute", "memory", "launch"]
@@ -52,7 +53,7 @@ class KernelTime:
     ``bound``: ``compute`` (operations), ``memory`` (bytes) or ``launch`` (the floor of any kernel).
     """
 
-    kernel: Kernel
+    kernel: "Kernel"
     us: float
     bytes: int
     bound: Bound

@@ -6,7 +6,10 @@ from typing import Any
 
 from compactor.errors import UsageError
 
-GROUPS = ("compactor.passes", "compactor.backends", "compactor.targets", "compactor.calibration", "compactor.rules")
+GROUPS = (
+    "compactor.passes", "compactor.backends", "compactor.targets", "compactor.devices", "compactor.calibration",
+    "compactor.rules",
+)  # fmt: skip
 
 
 @cache

@@ -57,6 +57,11 @@ class Target(Protocol):
         ...
 
     @property
+    def machines(self) -> tuple[str, ...]:
+        """The architectures that such a device may have, as ``uname -m`` says; none when it may be any."""
+        ...
+
+    @property
     def fingerprint(self) -> str:
         """sha256 over all that predictions depend on."""
         ...

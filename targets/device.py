@@ -30,6 +30,10 @@ from compactor.targets.fits import Fit
 from compactor.targets.profile import Profile, other_device_model
 
 Floats = NDArray[np.float64]
+_MACHINES = {
+    **dict.fromkeys(("x86", "x86-amx", "intel-npu", "intel-gpu"), ("x86_64",)),
+    **dict.fromkeys(("arm", "arm-openvino", "qualcomm-hexagon"), ("aarch64",)),
+}
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,13 @@ class ProfileTarget:
         if not self.given.detect or self.backend not in registry.names("compactor.backends"):
             return False
         return bool(registry.load("compactor.backends", self.backend)().installed())
+
+    @property
+    def machines(self) -> tuple[str, ...]:
+        """The architectures that such a device may have: this machine's own for a detected one, else the family's."""
+        if self.given.detect:
+            return (host.detect().arch,)
+        return ("aarch64",) if self.name.startswith("jetson-") else _MACHINES.get(self.given.family, ())
 
     @cached_property
     def profile(self) -> Profile:

@@ -4,20 +4,30 @@ At least 64 queries (the count MLPerf Inference derives for a p90) and at least 
 Garbage collection is off while the clock runs. `compare` interleaves turns of all sessions, so that drift of the
 machine (clocks, temperature, neighbours) hits them alike; a turn starts with queries that do not count, as a device
 that serves one model is warm.
+
+One measurement runs on a machine at a time. This file is also copied to devices that are elsewhere, where there is no
+torch.
 """
 
+import errno
 import gc
+import socket
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
-from compactor.backend import Session
 from compactor.errors import UsageError
 from compactor.latency import Latency
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from compactor.backend import Session
 
 QUERIES = 64
 SECONDS, WARMUP = 0.7, 0.15
@@ -30,13 +40,16 @@ slept are often woken on a core that is busy, which took ONNX Runtime up to 50 m
 _NOISY = 1.5
 """A p90 this many times the p50 says that something else was running."""
 _DRIFT = 1.15
+PATIENCE = 120.0
+"""Seconds to wait for another measurement on this machine to end."""
+_NAME, _PAUSE = "\0compactor-measuring", 0.02
 
 Samples = NDArray[np.float64]
 
 
 def measure(
-    session: Session,
-    inputs: Sequence[Tensor],
+    session: "Session",
+    inputs: "Sequence[Tensor]",
     *,
     queries: int = QUERIES,
     seconds: float = SECONDS,
@@ -52,8 +65,8 @@ def measure(
 
 
 def compare(
-    sessions: Mapping[str, Session],
-    inputs: Sequence[Tensor],
+    sessions: "Mapping[str, Session]",
+    inputs: "Sequence[Tensor]",
     *,
     queries: int = QUERIES,
     seconds: float = SECONDS,
@@ -72,7 +85,7 @@ def compare(
         )
     runs = {name: _query(session, inputs) for name, session in sessions.items()}
     samples: dict[str, list[float]] = {name: [] for name in runs}
-    with _quiet():
+    with _alone(), _quiet():
         for run in runs.values():
             _warm(run, warmup)
         end = time.perf_counter() + limit * len(runs)
@@ -104,7 +117,7 @@ def summarize(samples: Samples, queries: int = QUERIES, threads: int | None = No
     return Latency(p50, "measured", p90, p99, len(ms), threads=threads, warning="; ".join(warnings) or None)
 
 
-def _query(session: Session, inputs: Sequence[Tensor]) -> Callable[[], object]:
+def _query(session: "Session", inputs: "Sequence[Tensor]") -> Callable[[], object]:
     fixed = tuple(t.contiguous() for t in inputs)
     return lambda: session(fixed)
 
@@ -125,6 +138,28 @@ def _turn(run: Callable[[], object], least: int, seconds: float) -> list[float]:
         run()
         times.append(clock() - start)
     return times
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """No other measurement on this machine meanwhile, by whichever process; after `PATIENCE` seconds all the same.
+
+    Linux's abstract names of sockets leave no file, and are free again when their holder ends, however it does.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as held:
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            try:
+                held.bind(_NAME)
+                break
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    break
+                time.sleep(_PAUSE)
+        yield
 
 
 @contextmanager

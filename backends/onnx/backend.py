@@ -4,19 +4,21 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from torch import Tensor
 
-from compactor.backend import Executed, Lowered, Session
-from compactor.backends.feeds import describe_shapes, nominal_shapes
+from compactor.backend import Executed, Loader, Lowered, Session
+from compactor.backends.feeds import describe_shapes
 from compactor.backends.onnx.export import write_onnx
 from compactor.backends.onnx.qdq import quantize_before_clamp
+from compactor.backends.onnx.runtime import open_session
 from compactor.backends.onnx.session import OrtSession
 from compactor.backends.onnx.trace import executed
 from compactor.backends.profiles import repeat
-from compactor.errors import MissingRuntimeError, UnsupportedError
+from compactor.backends.shapes import nominal_shapes
+from compactor.errors import UnsupportedError
 from compactor.ir.program import Program
+from compactor.ir.quantplan import QuantRules
 from compactor.target import Target
 
 MODEL = "model.onnx"
@@ -26,6 +28,7 @@ class OnnxBackend:
     """Lowers to one ONNX file and runs it on ONNX Runtime's CPU provider; stateless."""
 
     name = "onnx"
+    rules = QuantRules("ONNX Runtime")
 
     def installed(self) -> bool:
         """Whether sessions can be opened here."""
@@ -62,6 +65,10 @@ class OnnxBackend:
         """None: the model opens where ONNX Runtime is installed."""
         return None
 
+    def loader(self) -> Loader:
+        """For devices that have ONNX Runtime alone."""
+        return Loader(("compactor.backends.onnx.runtime", "compactor.backends.shapes"), "onnxruntime", "1.20")
+
 
 def open_onnx(
     lowered: Lowered,
@@ -75,36 +82,8 @@ def open_onnx(
 
     With ``trace`` it records what every node takes, into a file whose name starts so.
     """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingRuntimeError(
-            f"ONNX Runtime cannot be loaded: {error}", "install it with pip install 'compactor[onnx]'"
-        ) from error
-    options = onnxruntime.SessionOptions()
-    levels = onnxruntime.GraphOptimizationLevel
-    options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimize else levels.ORT_DISABLE_ALL
-    options.log_severity_level = 3
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    if trace is not None:
-        options.enable_profiling, options.profile_file_prefix = True, str(trace)
     path = lowered.folder / lowered.files[0]
-    if batch is not None:
-        _fix_dimensions(options, path, nominal_shapes(lowered.options, batch))
-    if lowered.precision == "int8":
-        # Left alone, x86 turns some but not all int8 tensors into uint8, and kernels with one of each do not exist.
-        options.add_session_config_entry("session.qdqisint8allowed", "1")
-    # A Gemm made of MatMul and Add has an integer kernel for an integer bias only; our biases stay float.
-    kept = ["MatMulAddFusion"] if lowered.precision == "int8" else []
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"], disabled_optimizers=kept)
+    session = open_session(
+        path, lowered.precision, lowered.options, threads=threads, batch=batch, optimize=optimize, trace=trace
+    )
     return OrtSession(session, list(nominal_shapes(lowered.options, 1)))
-
-
-def _fix_dimensions(options: Any, path: Path, shapes: dict[str, list[int]]) -> None:
-    import onnx
-
-    for value in onnx.load(path).graph.input:
-        for dim, size in zip(value.type.tensor_type.shape.dim, shapes[value.name], strict=True):
-            if dim.dim_param:
-                options.add_free_dimension_override_by_name(dim.dim_param, size)

@@ -1,21 +1,22 @@
 """The OpenVINO backend."""
 
 from collections.abc import Sequence
-from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from torch import Tensor
 
-from compactor.backend import Executed, Lowered, Session
-from compactor.backends.feeds import Options, describe_shapes, nominal_shapes
+from compactor.backend import Executed, Loader, Lowered, Session
+from compactor.backends.feeds import describe_shapes
 from compactor.backends.onnx.export import write_onnx
 from compactor.backends.openvino.convert import save_ir
+from compactor.backends.openvino.runtime import compile_model, core
 from compactor.backends.openvino.session import OpenVINOSession
-from compactor.errors import MissingRuntimeError, UnsupportedError
+from compactor.backends.shapes import nominal_shapes
+from compactor.errors import UnsupportedError
 from compactor.ir.program import Program
+from compactor.ir.quantplan import QuantRules
 from compactor.ir.widen import widen
 from compactor.target import Target
 
@@ -30,6 +31,7 @@ class OpenVINOBackend:
     """
 
     name = "openvino"
+    rules = QuantRules("OpenVINO")
 
     def installed(self) -> bool:
         """Whether sessions can be opened here."""
@@ -46,11 +48,11 @@ class OpenVINOBackend:
         reasons = self.supports(program, target)
         if reasons:
             raise UnsupportedError(reasons[0], "choose another precision or target")
-        core = _core()
+        read = core().read_model
         with TemporaryDirectory(dir=folder, prefix=".onnx-") as temporary:
             path = Path(temporary) / "model.onnx"
             marks = write_onnx(widen(program), path)
-            origins = save_ir(core.read_model(path), folder / MODEL[0], program.precision, marks)
+            origins = save_ir(read(path), folder / MODEL[0], program.precision, marks)
         return Lowered(self.name, folder, MODEL, program.precision, self._options(program, target), origins)
 
     def _options(self, program: Program, target: Target) -> dict[str, str | int | float | bool]:
@@ -64,43 +66,18 @@ class OpenVINOBackend:
 
     def profile(self, lowered: Lowered, inputs: Sequence[Tensor], *, seconds: float) -> Sequence[Executed]:
         """What each node takes at batch 1. Raises `MissingRuntimeError`."""
-        return _open(lowered, None, 1, {"PERF_COUNT": True}).profile(inputs, seconds)
+        return _open(lowered, None, 1, counted=True).profile(inputs, seconds)
 
     def reference(self, lowered: Lowered) -> Session | None:
         """None: the model opens where OpenVINO is installed."""
         return None
 
-
-def _open(
-    lowered: Lowered, threads: int | None, batch: int | None, more: dict[str, Any] | None = None
-) -> OpenVINOSession:
-    core = _core()
-    device = str(lowered.options["device"])
-    device = device if device in core.available_devices else "CPU"
-    model = core.read_model(lowered.folder / lowered.files[0])
-    names = list(nominal_shapes(lowered.options, 1))
-    if batch is not None or device == "NPU":
-        model.reshape(nominal_shapes(lowered.options, batch or 1))
-    settings = _settings(core, device, lowered.options, threads) | (more or {})
-    return OpenVINOSession(core.compile_model(model, device, settings), names, device)
+    def loader(self) -> Loader:
+        """For devices that have OpenVINO alone."""
+        return Loader(("compactor.backends.openvino.runtime", "compactor.backends.shapes"), "openvino", "2025.0")
 
 
-@cache
-def _core() -> Any:
-    try:
-        import openvino
-    except ImportError as error:
-        raise MissingRuntimeError(
-            f"OpenVINO cannot be loaded: {error}", "install it with pip install 'compactor[openvino]'"
-        ) from error
-    return openvino.Core()
-
-
-def _settings(core: Any, device: str, options: Options, threads: int | None) -> dict[str, Any]:
-    hint = str(options["precision_hint"])
-    if hint == "f16" and "FP16" not in core.get_property(device, "OPTIMIZATION_CAPABILITIES"):
-        hint = "f32"  # The plugin would take bfloat16 instead, which is less exact than what was asked for.
-    settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": hint}
-    if device == "CPU" and threads is not None:
-        settings["INFERENCE_NUM_THREADS"] = threads
-    return settings
+def _open(lowered: Lowered, threads: int | None, batch: int | None, *, counted: bool = False) -> OpenVINOSession:
+    path = lowered.folder / lowered.files[0]
+    compiled, device = compile_model(path, lowered.options, threads=threads, batch=batch, counted=counted)
+    return OpenVINOSession(compiled, list(nominal_shapes(lowered.options, 1)), device)

@@ -6,14 +6,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from compactor.backend import Lowered, Session
-from compactor.backends.feeds import describe_shapes, nominal_shapes
+from compactor.backend import Loader, Lowered, Session
+from compactor.backends.feeds import describe_shapes
 from compactor.backends.onnx.backend import open_onnx
 from compactor.backends.onnx.export import write_onnx
+from compactor.backends.shapes import nominal_shapes
 from compactor.backends.tensorrt.narrow import halve_scales, narrow
 from compactor.backends.tensorrt.rules import check_quantizers
 from compactor.errors import MissingRuntimeError, UnsupportedError
 from compactor.ir.program import Program
+from compactor.ir.quantplan import QuantRules
 from compactor.target import Target
 
 MODEL, BUILDER, SETTINGS = "model.onnx", "build_engine.py", "build.json"
@@ -27,6 +29,7 @@ class TensorRTBackend:
     """
 
     name = "tensorrt"
+    rules = QuantRules("TensorRT", signed=True)
 
     def installed(self) -> bool:
         """False: engines run through ``build_engine.py`` on the device, not in this process."""
@@ -68,6 +71,12 @@ class TensorRTBackend:
         As written: ONNX Runtime's optimiser quantizes biases with a float16 scale, which underflows.
         """
         return open_onnx(lowered, optimize=False) if find_spec("onnxruntime") is not None else None
+
+    def loader(self) -> Loader:
+        """For devices that have TensorRT alone; the engine is built there."""
+        modules = ("runtime", "build_engine")
+        own = tuple(f"compactor.backends.tensorrt.{name}" for name in modules)
+        return Loader((*own, "compactor.backends.shapes"), "tensorrt", "10.0")
 
 
 def _mixed(graph: Any) -> None:

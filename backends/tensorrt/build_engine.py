@@ -175,6 +175,7 @@ class Runner:
         self.stream = self.cuda.handle("cudaStreamCreate")
         self.begin, self.end = self.cuda.handle("cudaEventCreate"), self.cuda.handle("cudaEventCreate")
         self.copies: dict[int, list[tuple[Any, Any, int]]] = {TO_DEVICE: [], TO_HOST: []}
+        self.hosts: dict[str, Any] = {}
         names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
         inputs = [n for n in names if engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT]
         for name in inputs:
@@ -187,6 +188,7 @@ class Runner:
         for extent in self.context.get_tensor_shape(name):
             size *= extent
         device, host = self.cuda.allocate(size), ctypes.create_string_buffer(size)
+        self.hosts[name] = host
         self.context.set_tensor_address(name, device.value)
         pair = (device, host) if direction == TO_DEVICE else (host, device)
         self.copies[direction].append((*pair, size))

@@ -70,10 +70,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--samples", type=int, help="of every split, for a trial; nothing is stored")
     parser.add_argument("--work", type=Path, default=WORK, help="an interrupted run goes on from here")
     given = parser.parse_args(arguments)
     teacher = canonical(frontend.load(data.shared() / "teachers" / "sst2-minilm"))
-    source = open_data(data.shared() / "data" / "sst2", teacher, 0)
+    source = data.shortened(open_data(data.shared() / "data" / "sst2", teacher, 0), given.samples)
     ctx = context(teacher, source, given.work, 0, Lines())
     config = UniformConfig(speedup=given.speedup, margin=1.0, hidden=given.hidden)
     student = UniformSearch(config).run(teacher, ctx).program
@@ -90,7 +91,8 @@ def main(arguments: list[str] | None = None) -> int:
         found = [train(row, student, each, given.epochs, given.batch) for each in around]
         mean = statistics.fmean(f["test_accuracy"] for f in found)
         result["rows"][row] = {"test_accuracy": round(mean, 2), "seeds": found}
-    print(f"written to {facts.write('distillation', result)}")
+    if given.samples is None:
+        print(f"written to {facts.write('distillation', result)}")
     return 0
 
 

@@ -15,6 +15,7 @@ Examples:
   compactor build weights.pt --factory models:resnet20 --target raspberry-pi-5 --data d.npz
   compactor build bert/ --target host-cpu --data sst2/ --latency 25% --effort max
   compactor build teacher.pt2 --target jetson-orin --latency 5ms --search found/ --data data/
+  compactor build teacher.pt2 --target raspberry-pi-5 --data d.npz --device ssh://pi@kitchen
 """
 
 
@@ -40,6 +41,7 @@ Examples:
 )  # fmt: skip
 @click.option("--store", type=click.Path(path_type=Path), help="Folder of stage results, for resuming.")
 @click.option("--dumps", type=click.Path(path_type=Path), help="Write the IR before and after every pass here.")
+@common.device_options
 @common.json_option
 def command(
     teacher: Path,
@@ -57,6 +59,8 @@ def command(
     output: Path,
     store: Path | None,
     dumps: Path | None,
+    device: str | None,
+    device_minutes: float,
     as_json: bool,
 ) -> int:
     """Compress TEACHER for a device and write an artifact.
@@ -73,7 +77,7 @@ def command(
         artifact = build(
             teacher, target=target, data=data, budget=limits, effort=effort, pipeline=pipeline, search=search,
             factory=factory, trust_pickle=trust_pickle, seed=seed, output=output, progress=display, store=store,
-            dumps=dumps,
+            dumps=dumps, device=device, minutes=device_minutes,
         )  # fmt: skip
     manifest = artifact.manifest
     if as_json:

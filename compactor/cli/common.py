@@ -47,6 +47,20 @@ def teacher_options(function: F) -> F:
     )(function)
 
 
+def minutes_option(function: F) -> F:
+    """``--device-minutes``."""
+    return click.option(
+        "--device-minutes", type=click.FloatRange(min=0, min_open=True), default=10.0, show_default=True,
+        help="Time that a device may take, copying included.",
+    )(function)  # fmt: skip
+
+
+def device_options(function: F) -> F:
+    """``--device`` and ``--device-minutes``."""
+    text = "Measure on this device: ssh://user@host[:port][/path/to/python]."
+    return click.option("--device", metavar="URL", help=text)(minutes_option(function))
+
+
 def budget(latency: str | None, size: str | None, drop: str | None) -> Budget:
     """The Budget of the options. Raises `UsageError`."""
     return Budget(latency=latency, size=size, drop=drop)

@@ -11,6 +11,7 @@ from compactor.cli import common
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from compactor.ir.program import Program
     from compactor.ir.space import SearchSpace
@@ -49,7 +50,7 @@ def command(teacher: Path, factory: str | None, trust_pickle: bool, why: str | N
 
 
 def describe(program: "Program", space: "SearchSpace") -> dict[str, Any]:
-    """Identity, inputs and costs of a teacher; groups, blocks and pins of its search space, as JSON.
+    """Identity, inputs, quantizers and costs of a model; groups, blocks and pins of its search space, as JSON.
 
     A block's MACs are what removing it saves.
     """
@@ -64,6 +65,7 @@ def describe(program: "Program", space: "SearchSpace") -> dict[str, Any]:
         "parameters": cost.parameters,
         "macs": cost.macs,
         "bytes": cost.bytes,
+        "quantizers": [q.to_dict() for q in program.quantization],
         "groups": [
             {
                 "name": g.name,
@@ -129,6 +131,7 @@ def _show(console: "Console", facts: dict[str, Any]) -> None:
     if facts["assumed"]:
         console.print(f"! {facts['assumed']}")
     console.print(f"{facts['parameters']:,} parameters, {facts['macs']:,} MACs, {facts['bytes']:,} bytes\n")
+    tables = [] if not facts["quantizers"] else [_quantizers(facts["quantizers"])]
     groups = Table("group", "kind", "size", "parameters", "members", title="groups: axes that shrink together")
     for g in facts["groups"]:
         groups.add_row(g["name"], g["kind"], str(g["size"]), f"{g['parameters']:,}", str(len(g["members"])))
@@ -140,6 +143,20 @@ def _show(console: "Console", facts: dict[str, Any]) -> None:
     for reason, count in reasons.most_common():
         first = next(p for p in facts["pinned"] if p["reason"] == reason)
         pinned.add_row(reason, str(count), f"{first['tensor']}:{first['dim']}")
-    for table in (groups, blocks, pinned):
+    for table in (*tables, groups, blocks, pinned):
         table.title_justify = "left"
         console.print(table)
+
+
+def _quantizers(quantizers: list[dict[str, Any]]) -> "Table":
+    from rich.table import Table
+
+    table = Table(
+        "quantizer", "kind", "bits", "scheme", "scales", "read by", title="quantizers: what is rounded, and how"
+    )
+    for q in quantizers:
+        scale = f"axis {q['axis']}, {len(q['scale'])} scales" if q["axis"] is not None else f"{q['scale']:.3g}"
+        point = f", zero point {q['zero_point']}" if q["axis"] is None and q["zero_point"] else ""
+        readers = ", ".join(f"{e['node']}:{e['place']}" for e in q["readers"])
+        table.add_row(q["source"], q["kind"], str(q["bits"]), f"{q['scheme']} {q['dtype']}", scale + point, readers)
+    return table

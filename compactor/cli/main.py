@@ -11,13 +11,13 @@ from typing import NoReturn
 
 import click
 
-from compactor.cli import build, finish, gate, inspect, passes, profile, search, targets, verify
+from compactor.cli import bench, build, finish, gate, inspect, passes, profile, search, targets, verify
 from compactor.errors import CompactorError, ExitCode, InternalError
 
 EPILOG = """\b
 Exit codes: 0 done; 1 a limit is missed or an artifact is damaged; 2 wrong request;
 3 bad teacher or data; 4 unsupported model or target; 5 missing runtime;
-6 parity failed; 70 internal error; 130 interrupted.
+6 parity failed; 7 a device failed; 70 internal error; 130 interrupted.
 """
 
 
@@ -27,7 +27,7 @@ def cli() -> None:
     """Compress a trained model for a device: teacher in, verified student out."""
 
 
-for module in (build, search, inspect, profile, gate, verify, finish, targets, passes):
+for module in (build, search, inspect, profile, bench, gate, verify, finish, targets, passes):
     cli.add_command(module.command)
 
 

@@ -31,6 +31,7 @@ Examples:
     "--top", type=click.IntRange(min=1), default=10, show_default=True, help="Lines per table; the rest is summed."
 )
 @common.teacher_options
+@common.device_options
 @common.json_option
 def command(
     model: Path,
@@ -39,11 +40,14 @@ def command(
     top: int,
     factory: str | None,
     trust_pickle: bool,
+    device: str | None,
+    device_minutes: float,
     as_json: bool,
 ) -> None:
     """Where the latency of a model goes on a device, kernel by kernel, and what would shorten it.
 
-    All figures per kernel are predictions. The whole model is measured too where the device is this machine. Teachers
+    All figures per kernel are predictions. The whole model is measured too where the device is this machine, or over
+    SSH with --device. Teachers
     are profiled in canonical form, as `build` compares with them; nothing is compressed or written.
     """
     from compactor.pipeline.profiling import profile
@@ -52,7 +56,7 @@ def command(
 
     resolved = resolve_target(target)
     opened = _open(model, factory, trust_pickle)
-    facts = describe(profile(opened, resolved, precision))
+    facts = describe(profile(opened, resolved, precision, device=device, minutes=device_minutes))
     facts["recorded"] = _recorded(opened) if isinstance(opened, Artifact) else None
     if as_json:
         common.emit(facts)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.func import functional_call
 
+from compactor.ir import graphs
 from compactor.ir.axes import Axes
 from compactor.ir.graphs import op_name
 from compactor.ir.masking import Masking, correct, gate_blocks
@@ -32,7 +33,8 @@ class Gated(nn.Module):
     """A Program under gates; ``module`` holds its own copy of the weights, and outputs are a tuple.
 
     ``groups`` and ``blocks`` are the names of what has gates. With gates of 0 and 1 the outputs are those of the sliced
-    Program, with 1 for all those of the Program. ``train`` and ``dropout``: as in `Program.module`.
+    Program, with 1 for all those of the Program. ``train`` and ``dropout``: as in `Program.module`. ``shown``: nodes of
+    the Program's graph that are further outputs, under the gates of one of their dimensions.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Gated(nn.Module):
         *,
         train: bool,
         dropout: bool = True,
+        shown: Sequence[tuple[fx.Node, int]] = (),
     ) -> None:
         super().__init__()
         named = {g.name: g for g in space.groups}
@@ -56,6 +59,9 @@ class Gated(nn.Module):
         self._readers = {name: lines for name, lines in found.items() if lines}
         graph = self.module.graph
         mapping = dict(zip(program.graph.nodes, graph.nodes, strict=True))
+        self._shown = [labels.of(space.analysis.of(node), [dim]) for node, dim in shown]
+        output = graphs.output_node(graph)
+        output.update_arg(0, (*output.args[0], *(mapping[node] for node, _ in shown)))  # type: ignore[misc]
         self._gate_blocks(graph, space, {n.name: new for n, new in mapping.items()})
         masking = _Gating(space, labels, self.module)
         correct(program, mapping, masking)
@@ -71,7 +77,10 @@ class Gated(nn.Module):
         for name, (lines, rank) in self._open.items():
             tensors[name] = _outer(open_, lines, rank)
         tensors.update({name: blocks[block] for name, block in self._factors.items()})
-        return functional_call(self.module, tensors, tuple(inputs))
+        outputs = functional_call(self.module, tensors, tuple(inputs))
+        count = len(outputs) - len(self._shown)
+        shown = zip(outputs[count:], self._shown, strict=True)
+        return (*outputs[:count], *(x * _outer(gates, lines, x.dim()) if lines else x for x, lines in shown))
 
     def folded(self, units: Gates) -> dict[str, Tensor]:
         """The weights of the Program with the gates in them, as `Program.with_state` takes them."""

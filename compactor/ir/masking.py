@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from compactor.ir.space import Alive, SearchSpace
 
 
+_LEAST = 1e-6
+"""Below the share of one open index of any axis."""
+
+
 class Masking:
     """The state of one masking; corrections use it to edit the new graph."""
 
@@ -60,6 +64,11 @@ class Masking:
         array = self._array(node, range(tensor.dim()))
         return tensor if array is None else tensor * torch.from_numpy(array).to(tensor.dtype)
 
+    def share(self, gate: fx.Node, dims: Sequence[int], *, keep: bool) -> fx.Node:
+        """How much of ``dims`` is open, inserted where the graph stands; never 0, so that one may divide by it."""
+        found = self.graph.call_function(aten.mean.dim, (gate, dims, keep))
+        return self.graph.call_function(aten.clamp_min.default, (found, _LEAST))
+
     def normalise(
         self, before: fx.Node, value: Any, gate: fx.Node, dims: list[int], eps: float, *, centre: bool
     ) -> fx.Node:
@@ -69,7 +78,7 @@ class Masking:
         """
         graph = self.graph
         with graph.inserting_before(before):
-            share = graph.call_function(aten.mean.dim, (gate, dims, True))
+            share = self.share(gate, dims, keep=True)
 
             def mean(node: Any) -> fx.Node:
                 return graph.call_function(

@@ -19,6 +19,7 @@ from compactor.ir.kernels import Kernel
 
 if TYPE_CHECKING:
     from compactor.ir.cost import Cost
+    from compactor.ir.quantplan import QuantPlan
     from compactor.ir.shapes import Shape
 
 
@@ -159,6 +160,13 @@ class Program:
         from compactor.ir.cost import count
 
         return count(self)
+
+    @cached_property
+    def quantization(self) -> "QuantPlan":
+        """Every quantizer of the graph, as data; empty where there is none."""
+        from compactor.ir.quantizing import split
+
+        return split(self)[1]
 
     def kernels(self) -> tuple[Kernel, ...]:
         """The kernels a runtime would run at batch 1."""

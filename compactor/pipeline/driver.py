@@ -11,10 +11,11 @@ from compactor import registry, scoring
 from compactor.backend import Backend
 from compactor.budget import Budget
 from compactor.data import Batch, DataSource
+from compactor.device import Device
 from compactor.errors import UsageError
 from compactor.ir.program import Program
 from compactor.parity import Parity
-from compactor.pipeline import disk, records, request
+from compactor.pipeline import disk, records, remote, request
 from compactor.pipeline.context import PassContext, Progress, Silent
 from compactor.pipeline.instruments import Announce, Dumps, Instrument
 from compactor.pipeline.ledger import Ledger
@@ -47,6 +48,7 @@ class _Build:
     progress: Progress
     store: Store
     dumps: Path | None
+    device: Device | None
 
 
 def build(
@@ -66,6 +68,8 @@ def build(
     progress: Progress | None = None,
     store: str | Path | None = None,
     dumps: str | Path | None = None,
+    device: str | Device | None = None,
+    minutes: float = remote.MINUTES,
 ) -> Artifact:
     """Compress a teacher for a target and write the artifact.
 
@@ -79,15 +83,18 @@ def build(
         output: the artifact's folder; appears whole or not at all, an earlier artifact is replaced.
         store: folder of stage results, default ``COMPACTOR_STORE`` or the user's cache folder.
         dumps: folder for the IR before and after every pass.
+        device: where the result is checked and measured, such as ``ssh://user@host``, within ``minutes``.
 
     Raises:
         UsageError, InputError, UnsupportedError, MissingRuntimeError: before any work, with what to do.
         ParityError: a lowered model does not compute what its Program computes.
+        DeviceError: the device cannot be reached or trusted, or the connection failed.
     """
     resolved = request.resolve_target(target)
     if effort not in EFFORTS:
         named(effort, resolved)
     steps = pipeline if isinstance(pipeline, Pipeline) else Pipeline.parse(pipeline or named(effort, resolved))
+    elsewhere = None if device is None else remote.open_device(device, minutes)
     if search is not None:
         steps = from_search(steps, Path(search))
     with disk.writing(Path(output), _OUTPUT_REMEDY), draft(output) as work:
@@ -97,6 +104,8 @@ def build(
         backend = request.backend_of(resolved)
         limits = budget if budget is not None else Budget()
         plan(steps, program, target=resolved, backend=backend, budget=limits)
+        if elsewhere is not None:
+            remote.check(elsewhere, resolved, backend)
         source = request.open_data(data, program, seed)
         request.check_data(program, source)
         _check_drop(limits, source)
@@ -104,6 +113,7 @@ def build(
             pipeline=steps, teacher=program, target=resolved, backend=backend, data=source, budget=limits,
             effort=effort, seed=seed, progress=progress if progress is not None else Silent(),
             store=Store(Path(store) if store is not None else None), dumps=Path(dumps) if dumps is not None else None,
+            device=elsewhere,
         )  # fmt: skip
         return _finish(job, work)
 
@@ -168,12 +178,14 @@ def _write(job: _Build, work: Draft, baseline: Program, run: Run, scratch: Path)
     job.progress.update(1, 3, "parity")
     parity = _parities(job, teacher, student)
     job.progress.update(2, 3, "score and latency")
-    metrics = _metrics(job, teacher, student)
+    found = _examined(job, teacher, student)
+    metrics = _metrics(job, teacher, student, found)
     job.progress.update(3, 3, "done")
     manifest = records.manifest(
         pipeline=str(job.pipeline), history=run.records, teacher=job.teacher, student=run.program,
-        target=job.target, model=student, data=job.data, metrics=metrics, budget=job.budget, parity=parity,
-        seed=job.seed, root=work.folder,
+        target=job.target, model=student, data=job.data, metrics=metrics, budget=job.budget,
+        parity=parity if found is None else found.parity["student"], seed=job.seed, root=work.folder,
+        device=None if found is None else found.facts,
     )  # fmt: skip
     return work.finish(manifest)
 
@@ -184,13 +196,31 @@ def _fresh(folder: Path) -> Path:
 
 
 def _parities(job: _Build, teacher: Model, student: Model) -> Parity | None:
-    batch: Batch = job.data.calibration(min(_PARITY_SAMPLES, len(job.data.train)), job.seed)
-    check_parity(teacher, batch.inputs, "teacher")
-    return check_parity(student, batch.inputs, "student")
+    inputs = _samples(job).inputs
+    check_parity(teacher, inputs, "teacher")
+    return check_parity(student, inputs, "student")
 
 
-def _metrics(job: _Build, teacher: Model, student: Model) -> Metrics:
-    before, after = latencies([teacher, student], job.backend, job.target)
+def _samples(job: _Build) -> Batch:
+    return job.data.calibration(min(_PARITY_SAMPLES, len(job.data.train)), job.seed)
+
+
+def _examined(job: _Build, teacher: Model, student: Model) -> remote.Found | None:
+    """Parity and latencies of both on the device that was given. Raises `ParityError`."""
+    if job.device is None:
+        return None
+    models = {"teacher": (teacher.program, teacher.lowered), "student": (student.program, student.lowered)}
+    found = remote.examine(job.device, job.target, job.backend, models, _samples(job).inputs)
+    for name, figures in found.parity.items():
+        figures.require(f"the {name} on {job.device.name}")
+    return found
+
+
+def _metrics(job: _Build, teacher: Model, student: Model, there: remote.Found | None) -> Metrics:
+    if there is None:
+        before, after = latencies([teacher, student], job.backend, job.target)
+    else:
+        before, after = there.latencies["teacher"], there.latencies["student"]
     found = scoring.score(teacher.run, student.run, job.data)
     samples = len(job.data.dev if job.data.test is None else job.data.test)
     return Metrics(

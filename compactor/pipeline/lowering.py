@@ -11,8 +11,10 @@ from torch import Tensor
 
 from compactor import parity
 from compactor.backend import Backend, Lowered, Session
+from compactor.device import Device
 from compactor.ir.program import Program
 from compactor.latency import Latency
+from compactor.pipeline import remote
 from compactor.pipeline.request import backend_of, resolve_target
 from compactor.report.artifact import Artifact
 from compactor.scoring import scorable
@@ -79,21 +81,28 @@ def predict(program: Program, target: str | Target) -> Latency:
     return resolved.predict(program.kernels(), native(resolved, program.precision))
 
 
-def measure(model: Program | Artifact, target: str | Target) -> Latency:
+def measure(
+    model: Program | Artifact, target: str | Target, device: str | Device | None = None, minutes: float = remote.MINUTES
+) -> Latency:
     """Measured latency, milliseconds, of one inference at batch 1; a Program is lowered first.
 
-    Raises `UnsupportedError` when the device is not present, `MissingRuntimeError` when the runtime is not installed.
+    With ``device``, such as ``ssh://user@host``, it is measured there, within ``minutes``. Raises `UnsupportedError`
+    when the device is not present, `MissingRuntimeError` when the runtime is not installed, `DeviceError` when the
+    connection fails.
     """
     resolved = resolve_target(target)
     backend = backend_of(resolved)
-    with _lowered(model, backend, resolved) as (lowered, inputs):
+    opened = None if device is None else remote.open_device(device, minutes)
+    with ready(model, resolved) as (lowered, inputs):
+        if opened is not None:
+            return remote.measure(opened, resolved, backend, lowered, inputs)
         return resolved.measure(backend.open(lowered, batch=1), inputs)
 
 
 @contextmanager
-def _lowered(
-    model: Program | Artifact, backend: Backend, target: Target
-) -> Iterator[tuple[Lowered, tuple[Tensor, ...]]]:
+def ready(model: Program | Artifact, target: Target) -> Iterator[tuple[Lowered, tuple[Tensor, ...]]]:
+    """A model lowered for a target, and inputs at batch 1; an artifact's own files where they are for its runtime."""
+    backend = backend_of(target)
     with TemporaryDirectory(prefix="compactor-") as folder:
         if isinstance(model, Program):
             yield backend.lower(model, target, Path(folder)), model.example_inputs(batch=1)

@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from compactor.errors import InputError
+from compactor.device import Device
+from compactor.errors import InputError, UsageError
 from compactor.ir.blocks import dying, live_nodes
 from compactor.ir.graphs import op_name
 from compactor.ir.kernels import UNKNOWN
@@ -12,6 +13,7 @@ from compactor.ir.program import Program
 from compactor.ir.space import SearchSpace, space_of
 from compactor.latency import KernelTime, Latency
 from compactor.pipeline.lowering import measure
+from compactor.pipeline.remote import MINUTES
 from compactor.pipeline.request import backend_of, resolve_target
 from compactor.report.artifact import Artifact
 from compactor.target import Target, native
@@ -64,24 +66,37 @@ class Profile:
         return dict(sums.most_common())
 
 
-def profile(model: Program | Artifact, target: str | Target, precision: str | None = None) -> Profile:
+def profile(
+    model: Program | Artifact,
+    target: str | Target,
+    precision: str | None = None,
+    *,
+    device: str | Device | None = None,
+    minutes: float = MINUTES,
+) -> Profile:
     """Predict a model kernel by kernel at a precision (its own by default), and measure it where the device is.
 
-    Raises `UnsupportedError` for an unknown target or a precision that it lacks, `InputError` for a damaged artifact.
+    With ``device`` it is measured there, within ``minutes``. Raises `UnsupportedError` for an unknown target or a
+    precision that it lacks, `UsageError` for a device and another precision than the model's own, `InputError` for a
+    damaged artifact, and what `Device.run` raises.
     """
     resolved = resolve_target(target)
     program = model if isinstance(model, Program) else _student(model)
     chosen = precision if precision is not None else native(resolved, program.precision)
     kernels, space = program.kernels(), space_of(program)
     predicted, times = resolved.predict(kernels, chosen), resolved.breakdown(kernels, chosen)
-    runs = resolved.present and backend_of(resolved).installed() and chosen == program.precision
+    if device is not None and chosen != program.precision:
+        raise UsageError(
+            f"the model is {program.precision}: it cannot be measured at {chosen}", "leave out --precision, or --device"
+        )
+    here = resolved.present and backend_of(resolved).installed() and chosen == program.precision
     ops = {n.name: op_name(n) for n in program.graph.nodes}
     changes = [*_precisions(times, resolved, chosen), *_removals(space, resolved, chosen)]
     return Profile(
         target=resolved.name,
         precision=chosen,
         predicted=predicted,
-        measured=measure(model, resolved) if runs else None,
+        measured=measure(model, resolved, device, minutes) if here or device is not None else None,
         kernels=tuple(sorted(times, key=lambda t: -t.us)),
         call_us=max(0.0, predicted.p50 * 1e3 - sum(t.us for t in times)),
         block=_blocks(space),

@@ -8,6 +8,7 @@ from typing import Any
 
 from compactor.budget import Budget
 from compactor.data import DataSource
+from compactor.device import Facts
 from compactor.ir.program import Program
 from compactor.parity import Parity
 from compactor.pipeline.lowering import Model
@@ -40,8 +41,12 @@ def manifest(
     parity: Parity | None,
     seed: int,
     root: Path,
+    device: Facts | None = None,
 ) -> Manifest:
-    """The manifest of a build whose files lie under ``root``; `Draft.finish` adds their hashes."""
+    """The manifest of a build whose files lie under ``root``; `Draft.finish` adds their hashes.
+
+    ``device`` is what measured it, where that was not this machine.
+    """
     limits = Limits.of(budget)
     return Manifest(
         compactor=version("compactor"),
@@ -56,9 +61,9 @@ def manifest(
         metrics=metrics,
         budget=limits,
         gate=gate.evaluate(metrics, limits),
-        parity=[] if parity is None else [_parity(model, parity)],
+        parity=[] if parity is None else [ParityRecord.of(model.lowered.backend, parity)],
         lowered=[_lowered(model, root)],
-        environment=environment(target),
+        environment={**environment(target), **({} if device is None else {"device": device.to_dict()})},
     )
 
 
@@ -87,16 +92,6 @@ def _lowered(model: Model, root: Path) -> LoweredModel:
         files=list(lowered.files),
         precision=lowered.precision,
         options=lowered.options,
-    )
-
-
-def _parity(model: Model, found: Parity) -> ParityRecord:
-    return ParityRecord(
-        backend=model.lowered.backend,
-        error=found.error,
-        agreement=found.agreement,
-        cosine=found.cosine,
-        passed=found.passed,
     )
 
 

@@ -1,13 +1,17 @@
 """What can be done with a finished artifact: check it again, and finish it on the device."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
 from compactor import parity
+from compactor.device import Device
 from compactor.errors import InputError, ParityError, UnsupportedError
 from compactor.ir.program import Program
-from compactor.pipeline import disk
+from compactor.latency import Latency
+from compactor.pipeline import disk, remote
 from compactor.pipeline.lowering import measure
 from compactor.pipeline.request import backend_of, check_data, open_data, resolve_target
 from compactor.report import gate
@@ -30,41 +34,57 @@ def verify(artifact: Artifact, data: str | None = None) -> list[ParityRecord]:
     for lowered in artifact.lowered():
         witness = None if backend.installed() else backend.reference(lowered)
         found = parity.check(student, witness or backend.open(lowered), inputs, student.precision)
-        records.append(
-            ParityRecord(
-                backend=lowered.backend,
-                error=found.error,
-                cosine=found.cosine,
-                agreement=found.agreement,
-                passed=found.passed,
-            )
-        )
+        records.append(ParityRecord.of(lowered.backend, found))
     return records
 
 
-def finish(artifact: Artifact) -> Artifact:
+def finish(artifact: Artifact, device: str | Device | None = None, minutes: float = remote.MINUTES) -> Artifact:
     """Check parity and measure on the device, rewrite the manifest with the measured latency and decide the gate again.
 
-    Raises `UnsupportedError` when this machine is not the target, `ParityError` when the outputs differ.
+    The device is this machine, or ``device``, such as ``ssh://user@host``, within ``minutes``. Raises
+    `UnsupportedError` when it is not the target, `ParityError` when the outputs differ, and what `Device.run` raises.
     """
-    manifest = artifact.manifest
-    target = resolve_target(manifest.target)
-    if not target.present:
-        raise UnsupportedError(
-            f"this machine is not {manifest.target}", "copy the artifact to the device, and run there"
-        )
-    records = verify(artifact)
-    for record in records:
+    found = _here(artifact) if device is None else _there(artifact, remote.open_device(device, minutes))
+    for record in found.parity:
         if not record.passed:
             raise ParityError(
                 f"the model lowered for {record.backend} differs from student.pt2: relative error {record.error:.2e}",
                 "build again, with the versions of the device's runtime",
             )
-    metrics = manifest.metrics.with_measured(measure(artifact, target))
-    decided = gate.evaluate(metrics, manifest.budget)
-    finished = manifest.model_copy(update={"metrics": metrics, "gate": decided, "parity": records})
+    manifest = artifact.manifest
+    metrics = manifest.metrics.with_measured(found.latency)
+    changes = {"metrics": metrics, "gate": gate.evaluate(metrics, manifest.budget), "parity": found.parity}
+    environment = {**manifest.environment, **found.environment}
+    finished = manifest.model_copy(update={**changes, "environment": environment})
     with disk.writing(artifact.folder, "free some space, then finish again; the artifact is as it was"):
         return artifact.rewrite(finished)
+
+
+@dataclass(frozen=True)
+class _Finding:
+    parity: list[ParityRecord]
+    latency: Latency
+    environment: dict[str, Any]
+
+
+def _here(artifact: Artifact) -> _Finding:
+    target = resolve_target(artifact.manifest.target)
+    if not target.present:
+        raise UnsupportedError(
+            f"this machine is not {target.name}", "copy the artifact to the device, or give --device ssh://user@host"
+        )
+    return _Finding(verify(artifact), measure(artifact, target), {})
+
+
+def _there(artifact: Artifact, device: Device) -> _Finding:
+    _check_whole(artifact)
+    target, student = resolve_target(artifact.manifest.target), artifact.student()
+    lowered = artifact.lowered()[0]
+    models = {"student": (student, lowered)}
+    samples = _inputs(student, None, artifact.manifest.seed)
+    found = remote.examine(device, target, backend_of(target), models, samples)
+    records = [ParityRecord.of(lowered.backend, found.parity["student"])]
+    return _Finding(records, found.latencies["student"], {"device": found.facts.to_dict()})
 
 
 def _check_whole(artifact: Artifact) -> None:

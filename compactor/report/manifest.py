@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from compactor.budget import Budget
 from compactor.latency import Basis, Latency
+from compactor.parity import Parity
 
 SCHEMA = 1
 
@@ -162,6 +163,12 @@ class ParityRecord(Model):
     agreement: float | None = None
     cosine: float | None = None
     passed: bool
+
+    @staticmethod
+    def of(backend: str, found: Parity) -> "ParityRecord":
+        """The record of a comparison."""
+        figures = {"error": found.error, "agreement": found.agreement, "cosine": found.cosine}
+        return ParityRecord(backend=backend, passed=found.passed, **figures)
 
 
 class LoweredModel(Model):

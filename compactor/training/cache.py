@@ -17,6 +17,9 @@ from compactor.training.precision import as_trained, bfloat16_is_fast, channels_
 View = Callable[[tuple[Tensor, ...], Tensor], tuple[Tensor, ...]]
 """Maps inputs and their sample indices to what the teacher sees."""
 
+Kept = Callable[[Tensor, Tensor], Tensor]
+"""Maps logits (N, classes) and their sample indices to what is kept, (N, ...)."""
+
 
 class Teacher:
     """A teacher that answers in the precision the machine is fast in. Returns its first output, (N, ..., classes)."""
@@ -41,34 +44,38 @@ def outputs(
     folder: Path,
     *,
     view: View | None = None,
+    kept: Kept | None = None,
     name: str = "teacher",
     drawn: str = "",
     batch: int = 256,
     progress: Progress | None = None,
 ) -> Tensor:
-    """The teacher's logits of every sample of ``split``, (N, classes), in the split's order.
+    """The teacher's logits of every sample of ``split``, (N, classes), or what is ``kept`` of them, in its order.
 
-    Kept in ``folder / name.outputs``: asked again for the same teacher and data, the teacher does not run. ``name`` and
-    ``drawn`` must say all about the view.
+    They stay in ``folder / name.outputs``: asked again for the same teacher and data, the teacher does not run.
+    ``name`` and ``drawn`` must say all about the view and what is kept.
     """
     path = folder / f"{name}.outputs"
     identity = f"{teacher.fingerprint} {split.fingerprint} {name} {drawn} {teacher.reduced}"
     key = hashlib.sha256(identity.encode()).hexdigest()
     stored = checkpoint.load(path, key)
     if stored is None:
-        stored = {"key": key, "outputs": _compute(teacher, split, view, batch, name, progress or Silent())}
+        stored = {"key": key, "outputs": _compute(teacher, split, view, kept, batch, name, progress or Silent())}
         checkpoint.save(path, stored)
     found: Tensor = stored["outputs"]
     return found
 
 
-def _compute(teacher: Teacher, split: Split, view: View | None, batch: int, name: str, progress: Progress) -> Tensor:
+def _compute(
+    teacher: Teacher, split: Split, view: View | None, kept: Kept | None, batch: int, name: str, progress: Progress
+) -> Tensor:
     lengths = getattr(split, "lengths", None)
     order = torch.arange(len(split)) if lengths is None else torch.argsort(torch.as_tensor(lengths), stable=True)
     parts = []
     for indices in torch.split(order, batch):
         inputs = split.take(indices).inputs
-        parts.append(teacher(view(inputs, indices) if view else inputs))
+        found = teacher(view(inputs, indices) if view else inputs)
+        parts.append(kept(found, indices) if kept else found)
         progress.update(sum(map(len, parts)), len(split), f"{name}: teacher outputs")
-    found = torch.cat(parts)
-    return torch.empty_like(found).index_copy_(0, order, found)
+    whole = torch.cat(parts)
+    return torch.empty_like(whole).index_copy_(0, order, whole)

@@ -2,8 +2,10 @@
 
 import os
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
@@ -12,10 +14,18 @@ from compactor.errors import InputError
 
 def save(path: Path, content: dict[str, Any]) -> None:
     """Write under a temporary name, fsync, rename. Tensors, numbers, strings and containers of them."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with whole(path) as handle:
+        torch.save(content, handle)
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write that gets its name when it is complete and on the disk."""
+    # By rank, not by process: what a killed run left behind is overwritten.
+    temporary = path.with_name(f".{path.name}.{os.environ.get('RANK', '0')}.tmp")
     try:
         with temporary.open("wb") as handle:
-            torch.save(content, handle)
+            yield handle
             handle.flush()
             os.fsync(handle.fileno())
         temporary.replace(path)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from compactor.training import losses, taps
 from compactor.training.cache import Teacher, outputs
 from compactor.training.engine import Micro
 from compactor.training.precision import channels_last
+from compactor.training.schedule import generator
 from compactor.training.views import Views, seen
 
 KEPT_BYTES = 1 << 30
@@ -36,6 +38,57 @@ class Decoupled:
         return rise * losses.decoupled(found, goal, target, temperature, alpha=self.alpha, beta=self.beta)
 
 
+@dataclass(frozen=True)
+class TopK:
+    """`losses.top_k`: the teacher's ``k`` best classes apart, and the others by ``tail``."""
+
+    k: int
+    tail: float = 1.0
+    reverse: bool = False
+
+    def loss(self, found: Tensor, goal: Tensor, labels: Tensor | None, temperature: float, micro: Micro) -> Tensor:
+        """Labels and step do not count."""
+        return losses.top_k(found, goal, temperature, k=self.k, tail=self.tail, reverse=self.reverse)
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Classes drawn from the teacher instead of all its logits: ``count`` of them with replacement, at a temperature.
+
+    Their shares are an unbiased estimate of the teacher's probabilities, as those of its top classes are not (sparse
+    logit sampling, arXiv 2503.16870, section 4), and take less memory.
+    """
+
+    count: int
+    temperature: float
+    seed: int = 0
+
+    def drawn(self, logits: Tensor, indices: Tensor, view: int) -> Tensor:
+        """Classes (N, count), int32, for logits (N, classes) of these samples of a view."""
+        random = generator(self.seed, view, int(indices[0]), 0xD7A5)
+        probabilities = (logits / self.temperature).softmax(-1)
+        return torch.multinomial(probabilities, self.count, replacement=True, generator=random).int()
+
+    def logits(self, drawn: Tensor, classes: int) -> Tensor:
+        """Logits (N, classes) whose probabilities at the temperature are the shares."""
+        ones = torch.ones(drawn.shape)
+        shares = torch.zeros(len(drawn), classes).scatter_add_(1, drawn.long(), ones) / self.count
+        return self.temperature * shares.clamp_min(torch.finfo(torch.float32).tiny).log()
+
+
+class Guide(Protocol):
+    """A further term on what is inside of both networks, against a teacher that runs in every step."""
+
+    @property
+    def key(self) -> str:
+        """All that it depends on."""
+        ...
+
+    def loss(self, found: tuple[Tensor, ...], inputs: tuple[Tensor, ...]) -> Tensor:
+        """``found``: the outputs of a student that shows its inside."""
+        ...
+
+
 class Relation:
     """The relation loss of `taps` at a weight, against a teacher that runs in every step.
 
@@ -45,6 +98,7 @@ class Relation:
     def __init__(self, teacher: Program, student: Sequence[str], weight: float) -> None:
         reference = taps.tapped(teacher)
         self.weight, self._ours, self._theirs = weight, student, reference.outputs
+        self.key = f"{weight}"
         self._module = channels_last(reference.module())
 
     def loss(self, found: tuple[Tensor, ...], inputs: tuple[Tensor, ...]) -> Tensor:
@@ -59,8 +113,9 @@ class Relation:
 class Distillation:
     """Soft targets of the teacher, who sees what the student sees, and by ``label_weight`` the true labels.
 
-    Epoch e shows view e mod ``count``. With ``keep`` the teacher answers once for each sample and view and its outputs
-    stay in ``workspace``; without, or when they would not fit `KEPT_BYTES`, it runs in every step.
+    ``term`` takes the place of the plain divergence. Epoch e shows view e mod ``count``. With ``keep`` the teacher
+    answers once for each sample and view and its outputs, or ``draws`` from them, stay in ``workspace``; without, or
+    when they would not fit `KEPT_BYTES`, it runs in every step.
     """
 
     teacher: Teacher
@@ -68,8 +123,9 @@ class Distillation:
     workspace: Path
     temperature: float = 4.0
     label_weight: float = 0.0
-    decoupled: Decoupled | None = None
-    relation: Relation | None = None
+    term: Decoupled | TopK | None = None
+    guide: Guide | None = None
+    draws: Draws | None = None
     views: Views | None = None
     count: int = 1
     keep: bool = True
@@ -82,7 +138,9 @@ class Distillation:
                 f"the teacher's first output has shape {tuple(first.shape)}, not (N, classes) or (N, T, classes)",
                 "distillation of logits needs class logits",
             )
-        bytes_ = 4 * first.shape[-1] * len(self.split) * self.count
+        self._classes = first.shape[-1]
+        each = self._classes if self.draws is None else self.draws.count
+        bytes_ = 4 * each * len(self.split) * self.count
         self._kept = self.keep and first.dim() == 2 and bytes_ <= KEPT_BYTES
         self._outputs: dict[int, Tensor] = {}
 
@@ -90,8 +148,8 @@ class Distillation:
     def key(self) -> str:
         """Teacher, options and views."""
         views = self.views.key if self.views else ""
-        relation = self.relation.weight if self.relation else 0.0
-        terms = f"{self.temperature} {self.label_weight} {self.decoupled} {relation}"
+        guide = self.guide.key if self.guide else "0.0"
+        terms = f"{self.temperature} {self.label_weight} {self.term} {guide} {self.draws}"
         return f"{self.teacher.fingerprint} {terms} {views} {self.count} {self._kept}"
 
     def batch(self, micro: Micro) -> Batch:
@@ -99,18 +157,18 @@ class Distillation:
         return seen(self.split, self.views, micro.indices, micro.epoch % self.count)
 
     def loss(self, module: nn.Module, batch: Batch, micro: Micro) -> Tensor:
-        """Soft targets, and true labels and relations by their weights."""
+        """Soft targets, and true labels and what is inside by their weights."""
         outputs = module(*batch.inputs)
         found: Tensor = outputs[0]
         goal = self._targets(batch, micro).to(found.device)
-        if self.decoupled is not None:
-            loss = self.decoupled.loss(found, goal, batch.labels, self.temperature, micro)
+        if self.term is not None:
+            loss = self.term.loss(found, goal, batch.labels, self.temperature, micro)
         else:
             loss = losses.soft(found, goal, self.temperature)
         if self.label_weight and batch.labels is not None:
             true = losses.hard(found, batch.labels.to(found.device))
             loss = (1 - self.label_weight) * loss + self.label_weight * true
-        return loss if self.relation is None else loss + self.relation.loss(outputs, batch.inputs)
+        return loss if self.guide is None else loss + self.guide.loss(outputs, batch.inputs)
 
     def _seen(self, inputs: tuple[Tensor, ...], indices: Tensor, view: int) -> tuple[Tensor, ...]:
         return inputs if self.views is None else self.views(inputs, indices, view)
@@ -119,8 +177,9 @@ class Distillation:
         if not self._kept:
             return self.teacher(batch.inputs)
         view = micro.epoch % self.count
+        draws = self.draws
         if view not in self._outputs:
-            drawn = self.views.key if self.views else ""
+            drawn = f"{self.views.key if self.views else ''} {draws or ''}".strip()
             self._outputs[view] = outputs(
                 self.teacher,
                 self.split,
@@ -128,6 +187,8 @@ class Distillation:
                 name=f"view{view}",
                 drawn=drawn,
                 view=lambda inputs, indices: self._seen(inputs, indices, view),
+                kept=None if draws is None else lambda logits, indices: draws.drawn(logits, indices, view),
                 progress=self.progress,
             )
-        return self._outputs[view][micro.indices]
+        kept = self._outputs[view][micro.indices]
+        return kept if draws is None else draws.logits(kept, self._classes)

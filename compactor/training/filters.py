@@ -84,7 +84,7 @@ def aligned(pair: Pair, split: Split, seed: int) -> tuple[Partners, list[Tensor]
     """(teacher, student) layers that fit before training, and where the student's filters begin."""
     indices = first(split, seed)
     starts = {s.name: begin for group, begin in pair.starts(split, indices) for s in group}
-    projected = Guided(pair.student, pair.streams, {n: Linear(b) for n, b in starts.items()}, train=False)
+    projected = Guided.of(pair.student, pair.streams, {n: Linear(b) for n, b in starts.items()}, train=False)
     objective = Layerwise(pair, reference(pair, Weights()), split, Weights())
     inputs = split.take(indices).inputs
     with torch.no_grad():
@@ -98,8 +98,8 @@ def guided(pair: Pair, partners: Partners, filters: Filters, *, dropout: bool) -
     ours = {s.name: f for s, f in zip(streams, filters.student, strict=True)}
     theirs = {t.name: f for t, f in zip(layers, filters.teacher, strict=True)}
     mask = pair.watched(attention=False, relation=False)[1]
-    teacher = Guided(pair.teacher, layers, theirs, mask, train=False)
-    return Guided(pair.student, streams, ours, dropout=dropout), teacher.requires_grad_(False)
+    teacher = Guided.of(pair.teacher, layers, theirs, mask, train=False)
+    return Guided.of(pair.student, streams, ours, dropout=dropout), teacher.requires_grad_(False)
 
 
 def _states(found: Named, streams: Sequence[Stream]) -> list[Tensor]:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from compactor.data import Batch, Split
 from compactor.training import losses, taps
 from compactor.training.engine import Micro
+from compactor.training.kept import Kept
 from compactor.training.matching import monotone
 from compactor.training.pairing import Pair, plain, valid
 from compactor.training.precision import channels_last
@@ -37,8 +38,8 @@ class Layerwise:
     """a·T²·KL + b·sum of the errors of hidden states, and by their weights those of attention maps and relations.
 
     ``partners`` are (teacher, student) layers; without, they are matched anew in every step (`monotone`). Behind
-    orthogonal projections the error is that of VkD. The frozen teacher runs in every step and sees what the student
-    sees: epoch e shows view e of the images.
+    orthogonal projections the error is that of VkD. The frozen teacher sees what the student sees: epoch e shows view e
+    of the images. It runs in every step, unless what it shows is ``kept``: then views repeat.
     """
 
     def __init__(
@@ -51,29 +52,37 @@ class Layerwise:
         projector: Projector = "linear",
         views: Views | None = None,
         partners: Sequence[tuple[int, int]] | None = None,
+        kept: Kept | None = None,
         how: str = "",
     ) -> None:
         self.pair, self.teacher, self.split, self.weights = pair, teacher, split, weights
         channels_last(teacher)
-        self.projector, self.views, self.partners = projector, views, partners
+        self.projector, self.views, self.partners, self.kept = projector, views, partners, kept
         drawn = views.key if views else ""
         layers = [layer.name for layer in pair.layers]
         self.key = f"{pair.teacher.fingerprint} {weights} {layers} {projector} {drawn} {partners} {how}"
+        self.key += f" kept {kept.count}" if kept else ""
 
     def batch(self, micro: Micro) -> Batch:
         """The samples as the epoch's view shows them."""
-        return seen(self.split, self.views, micro.indices, micro.epoch)
+        view = micro.epoch if self.kept is None else micro.epoch % self.kept.count
+        return seen(self.split, self.views, micro.indices, view)
 
     def loss(self, module: nn.Module, batch: Batch, micro: Micro) -> Tensor:
         """The weighted sum; ``module`` is a `Guided` student."""
-        with torch.no_grad():
-            goal: Named = self.teacher.to(batch.inputs[0].device)(*batch.inputs)
-        found: Named = module(*batch.inputs)
+        goal, found = self._goal(batch, micro), module(*batch.inputs)
         logits, wanted = (next(iter(side.values())) for side in (found, goal))
         total = self.weights.logits * losses.soft(logits, wanted, self.weights.temperature)
         if self.weights.labels and batch.labels is not None:
             total = total + self.weights.labels * losses.hard(logits, batch.labels.to(logits.device))
         return total + self._inside(found, goal)
+
+    def _goal(self, batch: Batch, micro: Micro) -> Named:
+        if self.kept is not None:
+            return self.kept(micro.indices, micro.epoch, batch.inputs)
+        with torch.no_grad():
+            shown: Named = self.teacher.to(batch.inputs[0].device)(*batch.inputs)
+        return shown
 
     def _inside(self, found: Named, goal: Named) -> Tensor:
         weights, pair = self.weights, self.pair
@@ -89,7 +98,8 @@ class Layerwise:
 
     def _hidden(self, found: Named, goal: Named) -> Tensor:
         each = [self._error(found, goal, *pair) for pair in self.matched(found, goal)]
-        return torch.stack(each).sum()
+        # States that are not finite match none: the loss says so, and training stops.
+        return torch.stack(each).sum() if each else torch.tensor(torch.nan)
 
     def matched(self, found: Named, goal: Named) -> Sequence[tuple[int, int]]:
         """(teacher, student) layers that are compared, as indices of the pair's layers and streams."""
@@ -122,13 +132,19 @@ class Layerwise:
 def student(
     pair: Pair, split: Split, weights: Weights, *, projector: Projector = "auto", dropout: bool = False, seed: int = 0
 ) -> Guided:
-    """The module to train: the student, one projection for all streams of a shape, and what the weights ask for."""
-    projections: dict[str, nn.Module] = {}
+    """The module to train: the student, its projections, and what the weights ask for."""
+    ours, _ = pair.watched(attention=weights.attention > 0, relation=weights.relation > 0)
+    made = projections(pair, split, projector=projector, seed=seed)
+    return Guided.of(pair.student, pair.streams, made, ours, dropout=dropout)
+
+
+def projections(pair: Pair, split: Split, *, projector: Projector = "auto", seed: int = 0) -> dict[str, nn.Module]:
+    """By stream; one for all streams of a shape."""
+    found: dict[str, nn.Module] = {}
     for streams, begin in pair.starts(split, first(split, seed)):
         kind = Linear if free(projector, streams[0].widths) else Orthogonal
-        projections.update(dict.fromkeys((s.name for s in streams), kind(begin)))
-    ours, _ = pair.watched(attention=weights.attention > 0, relation=weights.relation > 0)
-    return Guided(pair.student, pair.streams, projections, ours, dropout=dropout)
+        found.update(dict.fromkeys((s.name for s in streams), kind(begin)))
+    return found
 
 
 def reference(pair: Pair, weights: Weights) -> Guided:

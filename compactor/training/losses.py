@@ -83,6 +83,31 @@ def decoupled(
     return temperature**2 * torch.stack([w * _divergence(found, goal) for w, found, goal in pairs]).sum()
 
 
+def top_k(
+    student: Tensor, teacher: Tensor, temperature: float, *, k: int, tail: float = 1.0, reverse: bool = False
+) -> Tensor:
+    """T² · (KL over {the teacher's top k classes, all others as one} + tail · KL among the others), mean over rows.
+
+    Ours, after TopKLD (arXiv 2501.06218), whose formula we could not read: the first part is what the teacher says of
+    its best classes, the second the rest of the distribution. The bucket keeps the top k unbiased (arXiv 2503.16870,
+    section 3). With k of all classes (or all but one) it is `soft`. ``reverse``: KL from the teacher to the student.
+    """
+    width = student.shape[-1]
+    order = teacher.reshape(-1, width).argsort(dim=-1, descending=True, stable=True)
+
+    def parts(logits: Tensor) -> tuple[Tensor, Tensor]:
+        known = F.log_softmax(logits.reshape(-1, width).float() / temperature, -1)
+        if k >= width:
+            return known, known[:, :0]
+        ranked = known.gather(-1, order)
+        bucket = ranked[:, k:].logsumexp(-1, keepdim=True)
+        return torch.cat([ranked[:, :k], bucket], -1), ranked[:, k:] - bucket
+
+    found, goal = (parts(goal if reverse else own) for own, goal in ((student, teacher), (teacher, student)))
+    head, rest = (_divergence(a, b) for a, b in zip(found, goal, strict=True))
+    return temperature**2 * (head + tail * rest)
+
+
 def states(student: Tensor, teacher: Tensor, valid: Tensor | None = None) -> Tensor:
     """Squared error of hidden states (N, P, C) over the teacher's squares, at ``valid`` (N or 1, P) positions.
 

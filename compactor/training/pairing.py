@@ -93,7 +93,7 @@ class Pair:
 
 def plain(program: Program, streams: Sequence[Stream], watched: Nodes | None = None) -> Guided:
     """A frozen network that shows its hidden states as they are."""
-    return Guided(program, streams, {}, watched, train=False).requires_grad_(False)
+    return Guided.of(program, streams, {}, watched, train=False).requires_grad_(False)
 
 
 def valid(goal: Named, positions: int) -> Tensor | None:

@@ -37,7 +37,10 @@ def reduced(device: str, enabled: bool) -> Iterator[None]:
 
 def channels_last(module: nn.Module) -> nn.Module:
     """The module with its 4-D tensors in channels-last layout, in place."""
-    return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.dim() == 4:  # `Module.to` would refuse a module with 5-D tensors, such as masks of windows
+            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+    return module
 
 
 def as_trained(inputs: tuple[Tensor, ...], device: str) -> tuple[Tensor, ...]:

@@ -51,12 +51,25 @@ class Orthogonal(Projection):
 class Guided(nn.Module):
     """A network that shows its hidden states, ``hidden:NAME``: (N, positions, width), the teacher's width if projected.
 
-    ``projections``: by the name of a stream, and several may share one. Further nodes of the network's graph may be
-    ``watched``, as they are. With ``train`` as in `Program.module`, but for dropout, which is off unless asked for.
+    ``names``: of all that ``network`` returns, its own outputs first and hidden states among the others.
+    ``projections``: by the name of a stream, and several may share one.
     """
 
     def __init__(
         self,
+        network: nn.Module,
+        names: Sequence[str],
+        streams: Sequence[Stream],
+        projections: Mapping[str, nn.Module],
+    ) -> None:
+        super().__init__()
+        self.network, self.names, self.streams = network, tuple(names), tuple(streams)
+        unique = list(dict.fromkeys(projections.values()))
+        self.projections = nn.ModuleList(unique)
+        self._of = {name: unique.index(projection) for name, projection in projections.items()}
+
+    @staticmethod
+    def of(
         program: Program,
         streams: Sequence[Stream],
         projections: Mapping[str, nn.Module],
@@ -64,14 +77,13 @@ class Guided(nn.Module):
         *,
         train: bool = True,
         dropout: bool = False,
-    ) -> None:
-        super().__init__()
+    ) -> "Guided":
+        """A Program, with further nodes of its graph ``watched`` as they are.
+
+        With ``train`` as in `Program.module`, but for dropout, which is off unless asked for.
+        """
         shown = exposed(program, {**{HIDDEN + s.name: s.node for s in streams}, **(watched or {})})
-        self.network = shown.module(train=train, dropout=dropout)
-        self.names, self.streams = shown.outputs, tuple(streams)
-        unique = list(dict.fromkeys(projections.values()))
-        self.projections = nn.ModuleList(unique)
-        self._of = {name: unique.index(projection) for name, projection in projections.items()}
+        return Guided(shown.module(train=train, dropout=dropout), shown.outputs, streams, projections)
 
     def own(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The network's part of a state of this module."""

@@ -16,7 +16,7 @@ from compactor.passes.distill.logits import LogitsConfig, LogitsDistillation
 from compactor.passes.distill.student import Evaluate
 from compactor.passes.search.importance import unit_magnitude
 from compactor.pipeline.context import PassContext
-from compactor.pipeline.passes import PassConfig
+from compactor.pipeline.passes import PassConfig, PassResult
 from compactor.training import Result
 from compactor.training.cache import Teacher
 
@@ -28,6 +28,7 @@ class AssistantConfig(LogitsConfig):
     """Options of `distill.assistant`: those of `distill.logits`, for every network of the chain."""
 
     assistants: int | None = Field(None, ge=1, description="subnets in between; one for every tenfold of arithmetic")
+    ratio: float = Field(0.0, ge=0, description="do nothing for students with more than the teacher's MACs over this")
 
 
 class AssistantDistillation(LogitsDistillation):
@@ -40,6 +41,14 @@ class AssistantDistillation(LogitsDistillation):
     name: ClassVar[str] = "distill.assistant"
     version: ClassVar[int] = 1
     Config: ClassVar[type[PassConfig]] = AssistantConfig
+
+    def run(self, program: Program, ctx: PassContext) -> PassResult:
+        """Train, where the student is small enough. Raises as `distill.logits`."""
+        ratio = self.canonical(ctx).cost().macs / max(1, program.cost().macs)
+        if ratio < self.config.ratio:
+            skipped = f"{ratio:.3g} times fewer MACs than the teacher need no assistant"
+            return PassResult(program, modified=False, metrics={"skipped": skipped})
+        return super().run(program, ctx)
 
     def train(
         self, program: Program, teacher: Teacher, evaluate: Evaluate, ctx: PassContext

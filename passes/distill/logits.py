@@ -10,7 +10,7 @@ from compactor.pipeline.context import PassContext
 from compactor.pipeline.passes import PassConfig
 from compactor.training import Result, effort, taps
 from compactor.training.cache import Teacher
-from compactor.training.distillation import Decoupled, Distillation, Relation
+from compactor.training.distillation import Decoupled, Distillation, Draws, Guide, Relation, TopK
 
 
 class LogitsConfig(StudentConfig):
@@ -19,10 +19,18 @@ class LogitsConfig(StudentConfig):
     temperature: float = Field(
         4.0, gt=0, description="softens teacher and student", json_schema_extra={"search": [1, 2, 4, 8]}
     )
-    loss: Literal["kl", "dkd"] = Field("kl", description="Hinton's divergence, or the decoupled one")
+    loss: Literal["kl", "dkd", "topk"] = Field("kl", description="Hinton's divergence, the decoupled, or by rank")
     alpha: float = Field(1.0, ge=0, description="dkd: weight of the target class")
     beta: float = Field(8.0, ge=0, description="dkd: weight of the other classes")
     warmup: float = Field(1 / 12, ge=0, le=1, description="dkd: share of the steps over which the loss rises")
+    k: int = Field(10, ge=1, description="topk: best classes of the teacher that are told apart from the others")
+    tail: float = Field(
+        1.0, ge=0, description="topk: weight of the divergence among the others", json_schema_extra={"search": [0.1, 2]}
+    )
+    direction: Literal["forward", "reverse"] = Field(
+        "forward", description="topk: expectation under the teacher, or not"
+    )
+    draws: int = Field(0, ge=0, description="keep this many classes drawn from the teacher, not all logits; 0: all")
     relation: float = Field(
         0.0, ge=0, description="weight of the last layer's relations; the teacher runs in every step"
     )
@@ -34,9 +42,9 @@ class LogitsConfig(StudentConfig):
 class LogitsDistillation(StudentPass):
     """Hinton's distillation (arXiv 1503.02531): KL to the teacher's logits at a temperature.
 
-    Or decoupled distillation (DKD, arXiv 2203.08679); and by weight the relation loss of DisWOT's distiller
-    (arXiv 2303.15678). The weights returned are those that score best on ``dev`` (accuracy where it has labels, else
-    agreement with the teacher); a student that training does not improve is returned as it was.
+    Or decoupled distillation (DKD, arXiv 2203.08679), or by rank (`losses.top_k`); and by weight the relation loss of
+    DisWOT's distiller (arXiv 2303.15678). The weights returned are those that score best on ``dev`` (accuracy where it
+    has labels, else agreement with the teacher); a student that training does not improve is returned as it was.
     """
 
     name: ClassVar[str] = "distill.logits"
@@ -63,7 +71,7 @@ class LogitsDistillation(StudentPass):
         return result, {**metrics, "views": count, "flip": bool(views and views.flip), "labels": labels}
 
     def objective(
-        self, program: Program, teacher: Teacher, ctx: PassContext, relation: Relation | None = None
+        self, program: Program, teacher: Teacher, ctx: PassContext, guide: Guide | None = None
     ) -> Distillation:
         """What is minimised: the teacher's soft targets on views of the training split."""
         config = self.config
@@ -74,10 +82,17 @@ class LogitsDistillation(StudentPass):
             workspace=ctx.workspace,
             temperature=config.temperature,
             label_weight=config.label_weight,
-            decoupled=Decoupled(config.alpha, config.beta, config.warmup) if config.loss == "dkd" else None,
-            relation=relation,
+            term=self._term(),
+            guide=guide,
+            draws=Draws(config.draws, config.temperature, ctx.seed) if config.draws else None,
             views=views,
             count=config.views if views else 1,
             keep=config.keep,
             progress=ctx.progress,
         )
+
+    def _term(self) -> Decoupled | TopK | None:
+        config = self.config
+        if config.loss == "topk":
+            return TopK(config.k, config.tail, config.direction == "reverse")
+        return Decoupled(config.alpha, config.beta, config.warmup) if config.loss == "dkd" else None

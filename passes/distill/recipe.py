@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 
 from compactor.data import Split
+from compactor.errors import InputError
 from compactor.ir.graphs import aten
 from compactor.ir.program import Program
 from compactor.training.cache import Teacher
@@ -41,6 +42,16 @@ def batch_size(recipe: Recipe, samples: int) -> int:
     batch = recipe.batch
     while batch > 8 and samples // batch < _FEWEST_STEPS:
         batch //= 2
+    return batch
+
+
+def batch_of(program: Program, samples: int, asked: int | None) -> int:
+    """Samples per step, ``asked`` or by recipe. Raises `InputError` for fewer samples than that."""
+    batch = asked or batch_size(recipe_of(program), samples)
+    if samples < batch:
+        raise InputError(
+            f"{samples} training samples are fewer than one batch of {batch}", "give more data, or a smaller batch="
+        )
     return batch
 
 

@@ -53,28 +53,21 @@ class StudentPass(Pass):
     Config: ClassVar[type[PassConfig]] = StudentConfig
 
     def run(self, program: Program, ctx: PassContext) -> PassResult:
-        """Train. Raises `DivergedError`, `UnsupportedError` for outputs that are not class logits."""
+        """Train.
+
+        Raises `DivergedError`, `UnsupportedError` for outputs that are not class logits, `InputError` for less data
+        than a batch.
+        """
         if program.fingerprint == ctx.teacher.fingerprint:
             return PassResult(program, modified=False, metrics={"skipped": "the student is the teacher"})
         train = augmented(ctx, self.config.variants)
         ctx = replace(ctx, data=replace(ctx.data, train=train))
         teacher = Teacher(ctx.teacher)
-        metric, evaluate = selection(program, teacher, ctx)
+        metric, evaluate = selection(program.with_state, teacher, ctx)
         before = evaluate(program.state)
         result, metrics = self.train(program, teacher, evaluate, ctx)
         better = result.score is not None and result.score >= before
-        metrics = {
-            "metric": metric,
-            "before": before,
-            "after": max(before, result.score or 0.0),
-            "scores": [list(pair) for pair in result.scores],
-            "epochs": result.epochs,
-            "steps": result.steps,
-            "samples": len(train),
-            **metrics,
-        }
-        if result.stopped:
-            metrics["stopped"] = result.stopped
+        metrics = {"metric": metric, **described(result, before), "samples": len(train), **metrics}
         return PassResult(program.with_state(result.state) if better else program, modified=better, metrics=metrics)
 
     @abstractmethod
@@ -122,7 +115,7 @@ class StudentPass(Pass):
         recipe, config = recipes.recipe_of(program), self.config
         return TrainConfig(
             epochs=config.epochs or epochs,
-            batch=config.batch or recipes.batch_size(recipe, len(ctx.data.train)),
+            batch=recipes.batch_of(program, len(ctx.data.train), config.batch),
             accumulate=config.accumulate,
             optimizer=recipe.optimizer,
             lr=config.lr or recipe.lr,
@@ -134,6 +127,18 @@ class StudentPass(Pass):
         )
 
 
+def described(result: Result, before: float) -> dict[str, Any]:
+    """What to say of a training in metrics; ``before`` is the score without it."""
+    facts = {
+        "before": before,
+        "after": max(before, result.score or 0.0),
+        "scores": [list(pair) for pair in result.scores],
+        "epochs": result.epochs,
+        "steps": result.steps,
+    }
+    return {**facts, "stopped": result.stopped} if result.stopped else facts
+
+
 def guided_epochs(program: Program, ctx: PassContext) -> int:
     """Epochs that the effort pays for where the teacher runs in every step."""
     train = ctx.data.train
@@ -141,18 +146,18 @@ def guided_epochs(program: Program, ctx: PassContext) -> int:
     return effort.affordable(ctx.effort, sample * len(train))
 
 
-def selection(program: Program, teacher: Teacher, ctx: PassContext) -> tuple[str, Evaluate]:
-    """The score that decides, and how to get it for a state of the Program."""
+def selection(model: Callable[[State], scoring.Run], teacher: Teacher, ctx: PassContext) -> tuple[str, Evaluate]:
+    """The score that decides, and how to get it for a state of the ``model``."""
     dev = ctx.data.dev
     if dev.labelled:
-        return "dev accuracy", lambda state: scoring.accuracy(program.with_state(state), dev)
+        return "dev accuracy", lambda state: scoring.accuracy(model(state), dev)
     reference: list[Tensor] = []
 
     def agreement(state: State) -> float:
         if not reference:
             reference.extend(teacher(b.inputs).argmax(-1) for b in scoring.batches(dev, 64))
         known = iter(reference)
-        student = program.with_state(state)
+        student = model(state)
         found = [scoring.logits(student, b.inputs).argmax(-1) == next(known) for b in scoring.batches(dev, 64)]
         return 100.0 * sum(int(f.sum()) for f in found) / sum(f.numel() for f in found)
 

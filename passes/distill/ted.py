@@ -5,7 +5,8 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from compactor.ir.program import Program
-from compactor.passes.distill.student import Evaluate, StudentConfig, StudentPass, guided_epochs
+from compactor.passes.distill.guidance import GuidedConfig, by_logits, guidance, pair_of
+from compactor.passes.distill.student import Evaluate, StudentPass, guided_epochs
 from compactor.pipeline.context import PassContext
 from compactor.pipeline.passes import PassConfig
 from compactor.training import Result, TrainConfig, fit
@@ -19,14 +20,12 @@ _SHARE = 4
 """The first stage takes a fourth of the epochs of the second."""
 
 
-class TedConfig(StudentConfig):
+class TedConfig(GuidedConfig):
     """Options of `distill.ted`; what is not given is chosen by kind of model, data and effort."""
 
-    temperature: float = Field(2.0, gt=0, description="softens teacher and student")
     logits: float = Field(1.0, ge=0, description="weight of the soft targets")
     hidden: float = Field(1.0, ge=0, description="weight of the filtered hidden states")
     label_weight: float = Field(1.0, ge=0, description="weight of the true labels, where there are any")
-    layers: int = Field(4, ge=1, description="hidden states of the teacher that are learned from")
     filter_epochs: int | None = Field(None, ge=1, description="epochs of the first stage; a fourth of the second's")
     filter_lr: float = Field(1e-3, gt=0, description="highest learning rate of the first stage")
 
@@ -40,6 +39,7 @@ class TaskAwareDistillation(StudentPass):
     """
 
     name: ClassVar[str] = "distill.ted"
+    version: ClassVar[int] = 2
     Config: ClassVar[type[PassConfig]] = TedConfig
 
     def train(
@@ -47,20 +47,27 @@ class TaskAwareDistillation(StudentPass):
     ) -> tuple[Result, dict[str, Any]]:
         """Both stages."""
         config, train = self.config, ctx.data.train
-        pair = Pair(program, self.canonical(ctx), config.layers)
+        pair = pair_of(program, self.canonical(ctx), config)
+        if pair is None:
+            return by_logits(config).train(program, teacher, evaluate, ctx)
         views = self.views(program, teacher, ctx)
-        settings = self.settings(program, ctx, guided_epochs(program, ctx))
-        stage = self._first(settings)
+        stage = self._first(self.settings(program, ctx, guided_epochs(program, ctx)))
         partners, filters, loss = self._filters(pair, views, stage, ctx)
         student, frozen = guided(pair, partners, filters, dropout=config.dropout)
         weights = Weights(
             logits=config.logits, hidden=config.hidden / len(partners), labels=config.label_weight,
             temperature=config.temperature,
         )  # fmt: skip
-        objective = Layerwise(pair, frozen, train, weights, views=views, partners=partners, how=f"ted {stage}")
+        kept, epochs = guidance(pair, frozen, program, views, ctx, config)
+        if kept is None and config.logits_if == "unkept":
+            return by_logits(config).train(program, teacher, evaluate, ctx)
+        how = f"ted {stage}"
+        objective = Layerwise(pair, frozen, train, weights, views=views, partners=partners, kept=kept, how=how)
+        settings = self.settings(program, ctx, epochs)
         result, metrics = self.fitted(student, objective, settings, evaluate, ctx, own=student.own)
         matches = {pair.layers[t].name: pair.streams[s].name for t, s in partners}
-        return result, {**metrics, "matches": matches, "filter_epochs": stage.epochs, "filter_loss": round(loss, 6)}
+        known = {"matches": matches, "kept": kept is not None}
+        return result, {**metrics, **known, "filter_epochs": stage.epochs, "filter_loss": round(loss, 6)}
 
     def _first(self, settings: TrainConfig) -> TrainConfig:
         return TrainConfig(

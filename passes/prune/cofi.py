@@ -10,30 +10,44 @@ from typing import Any, ClassVar
 import torch
 from pydantic import Field
 
-from compactor.errors import InputError
 from compactor.ir.probe import verify_rules
 from compactor.ir.program import Program
 from compactor.ir.slicing import slice_program
 from compactor.ir.space import SearchSpace, space_of
 from compactor.ir.subnet import Subnet
 from compactor.passes.distill import recipe as recipes
+from compactor.passes.distill.guidance import CACHE_GIB, pair_of
+from compactor.passes.distill.layerwise import LayerwiseConfig, LayerwiseDistillation
 from compactor.passes.distill.logits import LogitsConfig, LogitsDistillation
+from compactor.passes.distill.student import StudentConfig, StudentPass
 from compactor.passes.prune.choosing import Chooser, uniform
-from compactor.passes.prune.constraint import Constraint, ConstraintConfig, constraint_of, prunable, student_metrics
+from compactor.passes.prune.constraint import (
+    Constraint,
+    ConstraintConfig,
+    constraint_of,
+    prunable,
+    student_metrics,
+    within,
+)
+from compactor.passes.prune.following import Following, by_layers, by_logits
 from compactor.passes.prune.gates import GatedStudent
 from compactor.passes.prune.lagrangian import Pruning
 from compactor.passes.search.goal import Goal, Option
 from compactor.pipeline.context import PassContext
 from compactor.pipeline.passes import Pass, PassConfig, PassResult
-from compactor.training import Result, TrainConfig, effort, fit
-from compactor.training.cache import Teacher
+from compactor.training import TrainConfig, fit
 
+_LAYERWISE = 0.9
 _TRAVEL = 50.0
 """Distance that log alpha may travel in a short run, against 0.01 per step of the paper."""
 
 
 class CofiConfig(ConstraintConfig, LogitsConfig):
-    """Options of `prune.cofi`; those of `distill.logits` hold for fine-tuning, and as far as it goes for pruning."""
+    """Options of `prune.cofi`; those of `distill.logits` hold for fine-tuning, and as far as it goes for pruning.
+
+    With ``layerwise`` both follow hidden states as `distill.layerwise` does, and ``label_weight``, ``loss`` and
+    ``relation`` do not count.
+    """
 
     prune_epochs: int | None = Field(None, ge=1, description="passes over the data while pruning; half of the epochs")
     prune_lr: float | None = Field(None, gt=0, description="highest learning rate of the weights while pruning")
@@ -43,6 +57,11 @@ class CofiConfig(ConstraintConfig, LogitsConfig):
     )
     ramp: float = Field(0.6, gt=0, le=1, description="share of pruning in which the constraint tightens")
     start: float = Field(5.0, description="log alpha at the start (10 in the paper, which takes longer to prune)")
+    layerwise: float | None = Field(
+        None, ge=0, le=1, description="weight of hidden states against logits; in effort max 0.9, else none"
+    )
+    layers: int = Field(4, ge=1, description="hidden states of the teacher that are learned from")
+    cache: float = Field(CACHE_GIB, ge=0, description="GiB of disk to keep the teacher's hidden states on")
     one_sided: bool = Field(False, description="do not pull a student that is below the constraint back up to it")
 
 
@@ -54,6 +73,7 @@ class CofiPruning(Pass):
     """
 
     name: ClassVar[str] = "prune.cofi"
+    version: ClassVar[int] = 2
     requires: ClassVar[frozenset[str]] = frozenset({"canonical"})
     ensures: ClassVar[frozenset[str]] = frozenset({"trained"})
     after: ClassVar[tuple[str, ...]] = ("canonicalize", "search")
@@ -66,19 +86,18 @@ class CofiPruning(Pass):
         verify_rules(space)
         least = self._chooser(space, *uniform(space, prunable(space, config), config.depth)).least
         constraint, goal = constraint_of(program, space, config, ctx, least)
-        if constraint.loose:
+        if constraint.loose and goal.fits_size(Option(space, space.full())):
             return PassResult(program, False, constraint.skipped(space.full()))
-        constraint.check(least)
-        program = self._warmed_up(program, ctx)
-        student, result = self._pruned(program, space, constraint, ctx)
+        constraint.check(least, goal.fits_size(Option(space, least)))
+        weight = self._layerwise(ctx)
+        program = self._warmed_up(program, ctx, weight)
+        student, pruning = self._pruned(program, space, constraint, ctx, weight)
         sliced, subnet = self._sliced(program, space, student, constraint, goal)
-        if not goal.fits_size(Option(space, subnet)):
-            ctx.progress.note("the size budget is not met: prune with constraint=size")
-        tuned = self._distillation().run(sliced, ctx)
+        tuned = self._tuning(weight).run(sliced, ctx)
         metrics: dict[str, Any] = {
             **constraint.metrics(subnet),
             "expected": constraint.expected(*student.gates.probabilities()).item(),
-            "pruning": {"steps": result.steps, "epochs": result.epochs, "multipliers": student.multipliers.tolist()},
+            "pruning": pruning,
             "finetuning": tuned.metrics,
             **student_metrics(goal, space, subnet),
         }
@@ -86,47 +105,48 @@ class CofiPruning(Pass):
 
     # -- phases ----------------------------------------------------------------------------------------------------
 
-    def _warmed_up(self, program: Program, ctx: PassContext) -> Program:
+    def _warmed_up(self, program: Program, ctx: PassContext, weight: float) -> Program:
         """The student distilled first; nothing is to be learned where it is the teacher."""
         if not self.config.warmup:
             return program
         folder = ctx.workspace / "warmup"
         folder.mkdir(exist_ok=True)
-        return self._distillation(epochs=self.config.warmup).run(program, replace(ctx, workspace=folder)).program
+        return self._tuning(weight, epochs=self.config.warmup).run(program, replace(ctx, workspace=folder)).program
 
     def _pruned(
-        self, program: Program, space: SearchSpace, constraint: Constraint, ctx: PassContext
-    ) -> tuple[GatedStudent, Result]:
-        """The student with trained gates and weights."""
-        config, distillation = self.config, self._distillation().objective(program, Teacher(ctx.teacher), ctx)
-        training = self._training(program, ctx, distillation.count)
+        self, program: Program, space: SearchSpace, constraint: Constraint, ctx: PassContext, weight: float
+    ) -> tuple[GatedStudent, dict[str, Any]]:
+        """The student with trained gates and weights, and what to say of the training."""
+        config, following = self.config, self._following(program, ctx, weight)
+        training = self._training(program, ctx, following.epochs)
         groups, blocks = prunable(space, config), [b.name for b in space.blocks] if config.depth else []
         student = GatedStudent.of(
             program, space, [g.name for g in groups], blocks,
-            start=config.start, dropout=config.dropout, seed=ctx.seed,
+            start=config.start, dropout=config.dropout, seed=ctx.seed, shown=following.shown,
         )  # fmt: skip
-        objective = Pruning(distillation, constraint, config.ramp, config.one_sided)
+        module = following.module(student, program)
+        objective = Pruning(student, following.objective, constraint, config.ramp, config.one_sided)
         steps = training.epochs * max(1, len(ctx.data.train) // training.batch)
         rate = config.gate_lr or max(0.01, _TRAVEL / steps)
-        rates = {"gates.log_alpha": rate, "multipliers": rate}
+        own = (student.gates.log_alpha, student.multipliers)
+        rates = {name: rate for name, p in module.named_parameters() if any(p is o for o in own)}
         result = fit(
-            student, objective, ctx.data.train, training, ctx.workspace,
+            module, objective, ctx.data.train, training, ctx.workspace,
             name="pruning", progress=ctx.progress, rates=rates,
         )  # fmt: skip
-        student.load_state_dict(result.state)
-        return student, result
+        module.load_state_dict(result.state)
+        return student, {
+            "steps": result.steps,
+            "epochs": result.epochs,
+            "multipliers": student.multipliers.tolist(),
+            "layerwise": weight if following.projections else 0.0,
+        }
 
-    def _training(self, program: Program, ctx: PassContext, views: int) -> TrainConfig:
-        config, samples = self.config, len(ctx.data.train)
-        whole = config.epochs or effort.epochs(ctx.effort, program, ctx.teacher, ctx.data.train, views)
-        batch = config.batch or recipes.batch_size(recipes.recipe_of(program), samples)
-        if samples < batch:
-            raise InputError(
-                f"{samples} training samples are fewer than one batch of {batch}", "give more data, or a smaller batch="
-            )
+    def _training(self, program: Program, ctx: PassContext, whole: int) -> TrainConfig:
+        config = self.config
         return TrainConfig(
             epochs=config.prune_epochs or max(1, whole // 2),
-            batch=batch,
+            batch=recipes.batch_of(program, len(ctx.data.train), config.batch),
             accumulate=config.accumulate,
             optimizer="adamw",
             lr=config.prune_lr or _rate(program),
@@ -144,7 +164,7 @@ class CofiPruning(Pass):
             chooser = self._chooser(space, *student.gates.odds())
             folded = program.with_state(student.gated.folded(student.gates.values()))
         for _ in range(self.config.rounds):
-            subnet = chooser.largest(constraint.cost, constraint.limit)
+            subnet = chooser.largest(within(constraint, goal, space), constraint.limit)
             sliced = slice_program(folded, subnet)
             if constraint.kind != "latency" or not goal.ruler.correct(sliced, space.kernels(subnet)):
                 break
@@ -158,9 +178,34 @@ class CofiPruning(Pass):
             space, prunable(space, config), units, blocks, smallest=config.smallest, multiple=config.multiple
         )
 
-    def _distillation(self, **changes: Any) -> LogitsDistillation:
-        own = {name: getattr(self.config, name) for name in LogitsConfig.model_fields}
-        return LogitsDistillation(LogitsConfig(**{**own, **changes}))
+    def _layerwise(self, ctx: PassContext) -> float:
+        """The weight of hidden states."""
+        asked = self.config.layerwise
+        return float(asked) if asked is not None else _LAYERWISE if ctx.effort == "max" else 0.0
+
+    def _following(self, program: Program, ctx: PassContext, weight: float) -> Following:
+        if weight:
+            # Without hidden states in common: an error for who asked for them, logits by default.
+            config = self._layers(weight, logits_if="unshared" if self.config.layerwise is None else "never")
+            pair = pair_of(program, LayerwiseDistillation(config).canonical(ctx), config)
+            if pair is not None:
+                return by_layers(pair, program, ctx, config)
+        return by_logits(program, ctx, self._logits())
+
+    def _tuning(self, weight: float, **changes: Any) -> StudentPass:
+        if weight:
+            return LayerwiseDistillation(self._layers(weight, logits_if="unshared", **changes))
+        return LogitsDistillation(self._logits(**changes))
+
+    def _logits(self, **changes: Any) -> LogitsConfig:
+        # Our warm-up is counted in epochs; that of the decoupled loss keeps its default.
+        own = {name: getattr(self.config, name) for name in LogitsConfig.model_fields if name != "warmup"}
+        return LogitsConfig(**{**own, **changes})
+
+    def _layers(self, weight: float, **changes: Any) -> LayerwiseConfig:
+        shared = (*StudentConfig.model_fields, "temperature", "views", "layers", "cache")
+        own = {name: getattr(self.config, name) for name in shared}
+        return LayerwiseConfig(**{**own, "logits": 1 - weight, "hidden": weight, **changes})
 
 
 def _rate(program: Program) -> float:

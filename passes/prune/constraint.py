@@ -1,5 +1,6 @@
 """What pruning has to meet: latency on the target, size or MACs, of subnets and in expectation."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -47,8 +48,12 @@ class Constraint:
         """Whether the whole Program meets it."""
         return self.whole <= self.limit
 
-    def check(self, least: Subnet) -> None:
-        """Raise `UsageError` when even the smallest subnet misses the limit."""
+    def check(self, least: Subnet, fits_size: bool) -> None:
+        """Raise `UsageError` when even the smallest subnet misses the limit, or the size budget."""
+        if not fits_size:
+            raise UsageError(
+                "no student fits the size budget, even with all removed that may be", "raise --size, or set hidden=true"
+            )
         reachable = self.cost(least)
         if reachable > self.limit:
             raise UsageError(
@@ -110,6 +115,11 @@ def constraint_of(
         "macs", "MACs", macs, macs / config.speedup,
         lambda subnet: float(sum(k.macs for k in space.kernels(subnet))), expected_macs,
     ), goal  # fmt: skip
+
+
+def within(constraint: Constraint, goal: Goal, space: SearchSpace) -> Callable[[Subnet], float]:
+    """The constraint's cost, infinite beyond the size budget."""
+    return lambda subnet: constraint.cost(subnet) if goal.fits_size(Option(space, subnet)) else math.inf
 
 
 def prunable(space: SearchSpace, config: ConstraintConfig) -> list[AxisGroup]:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from compactor.ir.gating import Gated
 from compactor.ir.program import Program
@@ -20,6 +20,8 @@ _SPREAD = 0.01
 
 Keep = tuple[dict[str, Tensor], dict[str, Tensor]]
 """One number per unit of each group, (size,), and one per block, ()."""
+Shown = Sequence[tuple[fx.Node, int]]
+"""Nodes that are further outputs, and the dimension whose gates they are under."""
 
 
 class HardConcrete(nn.Module):
@@ -78,9 +80,10 @@ class GatedStudent(nn.Module):
         start: float,
         dropout: bool,
         seed: int,
+        shown: Shown = (),
     ) -> "GatedStudent":
-        """Gates on these groups and blocks."""
-        gated = Gated(program, space, groups, blocks, train=True, dropout=dropout)
+        """Gates on these groups and blocks; ``shown``: further outputs, as in `Gated`."""
+        gated = Gated(program, space, groups, blocks, train=True, dropout=dropout, shown=shown)
         return GatedStudent(gated, HardConcrete(space, groups, blocks, start, seed))
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:

@@ -5,26 +5,26 @@ target falls linearly from the whole cost to the limit.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor, nn
 
 from compactor.data import Batch
 from compactor.passes.prune.constraint import Constraint
 from compactor.passes.prune.gates import GatedStudent
-from compactor.training.distillation import Distillation
+from compactor.training import Objective
 from compactor.training.engine import Micro
 
 
 @dataclass
 class Pruning:
-    """What is minimised for a `GatedStudent`: its loss against the teacher, plus l1 (s - t) + l2 (s - t)^2.
+    """What is minimised for ``student``: its loss against the teacher, plus l1 (s - t) + l2 (s - t)^2.
 
     s is the expected cost and t the target, both as shares of the whole cost. ``ramp``: share of the steps in which t
     falls to the limit; ``one_sided``: being below the target costs nothing (TinyCLIP, ICCV 2023, section 3.3).
     """
 
-    distillation: Distillation
+    student: GatedStudent
+    distillation: Objective
     constraint: Constraint
     ramp: float
     one_sided: bool
@@ -47,15 +47,14 @@ class Pruning:
     def loss(self, module: nn.Module, batch: Batch, micro: Micro) -> Tensor:
         """Distillation and penalty."""
         loss = self.distillation.loss(module, batch, micro)
-        inner: Any = getattr(module, "module", module)  # several processes wrap it
-        return loss + self.penalty(inner, self.target(micro)).to(loss)
+        return loss + self.penalty(self.target(micro)).to(loss)
 
-    def penalty(self, student: GatedStudent, target: float) -> Tensor:
+    def penalty(self, target: float) -> Tensor:
         """The Lagrangian term at a target share; descent on it ascends in the multipliers."""
-        excess = self.constraint.expected(*student.gates.probabilities()) / self.constraint.whole - target
+        excess = self.constraint.expected(*self.student.gates.probabilities()) / self.constraint.whole - target
         if self.one_sided:
             excess = excess.clamp(min=0)
-        multipliers = student.multipliers.cpu()
+        multipliers = self.student.multipliers.cpu()
         first, second = (2 * multipliers.detach() - multipliers).double()
         penalty: Tensor = first * excess + second * excess.square()
         return penalty

@@ -11,8 +11,16 @@ from compactor.ir.slicing import slice_program
 from compactor.ir.space import SearchSpace, space_of
 from compactor.passes.prune import scores
 from compactor.passes.prune.choosing import Chooser, uniform
-from compactor.passes.prune.constraint import Constraint, ConstraintConfig, constraint_of, prunable, student_metrics
+from compactor.passes.prune.constraint import (
+    Constraint,
+    ConstraintConfig,
+    constraint_of,
+    prunable,
+    student_metrics,
+    within,
+)
 from compactor.passes.prune.reconstruct import reconstructed
+from compactor.passes.search.goal import Option
 from compactor.passes.search.importance import flat_outputs
 from compactor.pipeline.context import PassContext
 from compactor.pipeline.passes import Pass, PassConfig, PassResult
@@ -53,13 +61,13 @@ class OneshotPruning(Pass):
         bounds = {"smallest": config.smallest, "multiple": config.multiple}
         least = Chooser(space, groups, *uniform(space, groups, config.depth), **bounds).least
         constraint, goal = constraint_of(program, space, config, ctx, least)
-        if constraint.loose:
+        if constraint.loose and goal.fits_size(Option(space, space.full())):
             return PassResult(program, False, constraint.skipped(space.full()))
-        constraint.check(least)
+        constraint.check(least, goal.fits_size(Option(space, least)))
         inputs = ctx.data.calibration(min(config.samples, len(ctx.data.train)), ctx.seed).inputs
         chooser = Chooser(space, groups, *self._odds(program, space, inputs, constraint, ctx), **bounds)
         for _ in range(config.rounds):
-            subnet = chooser.largest(constraint.cost, constraint.limit)
+            subnet = chooser.largest(within(constraint, goal, space), constraint.limit)
             student = slice_program(program, subnet)
             if constraint.kind != "latency" or not goal.ruler.correct(student, space.kernels(subnet)):
                 break

@@ -7,14 +7,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
-
-from compactor import scoring
-from compactor.data import Batch, Split
 from compactor.errors import UnsupportedError
 from compactor.ir.program import Program
 from compactor.latency import Latency
 from compactor.passes.quantize.cast import cast_program
+from compactor.passes.quantize.judge import Judge
 from compactor.passes.quantize.ptq import PostTrainingQuantization, PtqConfig
 from compactor.pipeline.context import PassContext
 
@@ -40,7 +37,7 @@ class Candidate:
         return {"precision": self.precision, **{k: v for k, v in facts.items() if v is not None}, "reason": self.reason}
 
 
-def make(precision: str, program: Program, ctx: PassContext, samples: int, judge: "Judge") -> Candidate:
+def make(precision: str, program: Program, ctx: PassContext, samples: int, judge: Judge) -> Candidate:
     """The candidate, with its latency and score; without a Program where it cannot be had."""
     candidate = Candidate(precision)
     if precision not in ctx.target.precisions:
@@ -55,7 +52,7 @@ def make(precision: str, program: Program, ctx: PassContext, samples: int, judge
     return candidate
 
 
-def _complete(candidate: Candidate, made: Program, ctx: PassContext, judge: "Judge") -> None:
+def _complete(candidate: Candidate, made: Program, ctx: PassContext, judge: Judge) -> None:
     obstacles = ctx.backend.supports(made, ctx.target)
     if obstacles:
         candidate.reason = obstacles[0]
@@ -65,7 +62,7 @@ def _complete(candidate: Candidate, made: Program, ctx: PassContext, judge: "Jud
     candidate.program = made
 
 
-def _weigh(program: Program, ctx: PassContext, judge: "Judge") -> tuple[int | None, float]:
+def _weigh(program: Program, ctx: PassContext, judge: Judge) -> tuple[int | None, float]:
     """Bytes as lowered, where they matter, and the score: of the lowered model where its runtime is here.
 
     That is what will run, and for int8 it is faster than torch, which computes the quantizers one by one.
@@ -88,51 +85,3 @@ _MAKERS: dict[str, Callable[[Program, PassContext, int], Program]] = {
     "bfloat16": lambda program, ctx, samples: cast_program(program, "bfloat16")[0],
     "int8": _quantized,
 }
-
-
-@dataclass(frozen=True)
-class Judge:
-    """Scores models on a part of ``dev``: against labels, or by agreement with the teacher."""
-
-    name: str
-    split: "Part"
-    teacher: Program
-
-    @staticmethod
-    def of(ctx: PassContext, samples: int) -> "Judge":
-        """The judge for this build: at most ``samples`` of ``dev``, drawn by seed."""
-        dev = ctx.data.dev
-        order = torch.randperm(len(dev), generator=torch.Generator().manual_seed(ctx.seed))
-        name = "unverified" if ctx.data.synthetic else "accuracy" if dev.labelled else "agreement"
-        return Judge(name, Part(dev, order[:samples].sort().values), ctx.teacher)
-
-    def score(self, run: scoring.Run) -> float:
-        """Percent."""
-        run = scoring.scorable(run) if isinstance(run, Program) else run
-        if self.name == "accuracy":
-            return scoring.accuracy(run, self.split)
-        return scoring.agreement(run, self.teacher, self.split)
-
-
-class Part:
-    """Some samples of a split."""
-
-    def __init__(self, split: Split, chosen: torch.Tensor) -> None:
-        self.split, self.chosen = split, chosen
-
-    @property
-    def labelled(self) -> bool:
-        """As the whole split."""
-        return self.split.labelled
-
-    @property
-    def fingerprint(self) -> str:
-        """Of the whole split; the choice follows from the seed."""
-        return self.split.fingerprint
-
-    def __len__(self) -> int:
-        return len(self.chosen)
-
-    def take(self, indices: torch.Tensor) -> Batch:
-        """The batch of these samples."""
-        return self.split.take(self.chosen[indices])

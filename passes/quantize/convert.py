@@ -1,4 +1,4 @@
-"""From NNCF's module back to a Program: plain QDQ, int8 weights, sizes dynamic again, names as before."""
+"""From NNCF's module back to a Program and its plan: sizes dynamic again, names as before."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +10,8 @@ from compactor.errors import InternalError
 from compactor.ir import graphs
 from compactor.ir.program import Program
 from compactor.ir.quantized import is_dequantize, is_quantize, ops
+from compactor.ir.quantizing import split
+from compactor.ir.quantplan import QuantPlan
 
 _DEQUANTIZE: dict[Callable[..., Any], Callable[..., Any]] = {
     ops.quantize_per_tensor.default: ops.dequantize_per_tensor.default,
@@ -17,14 +19,16 @@ _DEQUANTIZE: dict[Callable[..., Any], Callable[..., Any]] = {
 }
 
 
-def to_program(program: Program, module: fx.GraphModule, *, signed: bool = False) -> Program:
-    """The int8 Program that computes what ``module`` (NNCF's, made from ``program``'s static twin) computes.
+def to_plan(program: Program, module: fx.GraphModule, *, signed: bool = False) -> tuple[Program, QuantPlan]:
+    """A float Program and the plan with which it computes what ``module`` computes.
 
-    With ``signed``, unsigned activations are widened to int8 over the same range, at half the resolution.
+    ``module`` is NNCF's, made from ``program``'s static twin. The Program has its products of SmoothQuant and its
+    corrected biases. With ``signed``, unsigned activations are widened to int8 over the same range, at half the
+    resolution.
     """
     graph, state = _Conversion(program, module, signed).run()
     trainable = frozenset(name for name in program.trainable if name in state)
-    return program.evolve(graph=graph, state=state, trainable=trainable, precision="int8")
+    return split(program.evolve(graph=graph, state=state, trainable=trainable, precision="int8"))
 
 
 def _quantizes_constant(node: Any) -> bool:
@@ -101,13 +105,14 @@ class _Conversion:
         return self.mapping[value]
 
     def _weight(self, quantize: fx.Node, name: str) -> fx.Node:
-        """A stored int8 weight, dequantized."""
-        tensors = [self._tensor(a) if isinstance(a, fx.Node) else a for a in quantize.args]
-        stored = quantize.target(*tensors)  # type: ignore[operator]
-        args: list[Any] = [self._read(name, stored)]
-        for value, suffix in zip(tensors[1:3], ("scale", "zero_point"), strict=True):
-            args.append(self._read(f"{name}_{suffix}", value) if isinstance(value, Tensor) else value)
-        return self._shared(_DEQUANTIZE[_operator(quantize)], (*args, *tensors[3:]))
+        """A weight behind a quantizer of the graph."""
+        given: list[Any] = [self._tensor(a) if isinstance(a, fx.Node) else a for a in quantize.args]
+        rest: list[Any] = []
+        for i, value in enumerate(given[1:]):
+            named = f"{name}_{'zero_point' if i else 'scale'}"
+            rest.append(self._read(named, value) if isinstance(value, Tensor) else value)
+        rounded = self._shared(_operator(quantize), (self._read(name, given[0]), *rest))
+        return self._shared(_DEQUANTIZE[_operator(quantize)], (rounded, *rest))
 
     def _smoothing(self, node: fx.Node) -> fx.Node:
         """SmoothQuant's product with one factor per channel."""

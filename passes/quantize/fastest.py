@@ -7,7 +7,8 @@ from pydantic import Field
 
 from compactor.errors import UnsupportedError, UsageError
 from compactor.ir.program import Program
-from compactor.passes.quantize.candidates import ORDER, Candidate, Judge, make
+from compactor.passes.quantize.candidates import ORDER, Candidate, make
+from compactor.passes.quantize.judge import Judge
 from compactor.pipeline.context import PassContext
 from compactor.pipeline.passes import Pass, PassConfig, PassResult
 

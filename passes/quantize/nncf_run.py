@@ -25,6 +25,7 @@ class Settings:
         device: NNCF's target device, ``CPU``, ``NPU`` or ``ANY``.
         preset: ``performance`` (symmetric), ``mixed`` (asymmetric activations) or None for NNCF's choice.
         smooth_quant: move outliers from activations into weights (Xiao et al. 2023), where NNCF does it.
+        alpha: how far they are moved, from 0 to 1; None for NNCF's choice.
         bias_correction: ``fast``, ``accurate`` or ``none``.
         ignored: names of nodes that stay in float.
     """
@@ -33,6 +34,7 @@ class Settings:
     device: str
     preset: str | None
     smooth_quant: bool
+    alpha: float | None
     bias_correction: str
     ignored: tuple[str, ...]
 
@@ -85,6 +87,8 @@ def _options(settings: Settings) -> dict[str, Any]:
     )
     if not settings.smooth_quant:
         advanced.smooth_quant_alphas = AdvancedSmoothQuantParameters(convolution=-1, matmul=-1)
+    elif settings.alpha is not None:
+        advanced.smooth_quant_alphas = AdvancedSmoothQuantParameters(matmul=settings.alpha)
     return {
         "model_type": nncf.ModelType.TRANSFORMER if settings.transformer else None,
         "preset": nncf.QuantizationPreset(settings.preset) if settings.preset else None,

@@ -1,8 +1,11 @@
 """The one suite that every backend passes: subclass `BackendContract` and give it a backend and its precisions."""
 
 import hashlib
+import subprocess
+import sys
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,6 +16,7 @@ from compactor import parity
 from compactor.backend import Backend, Lowered, Session
 from compactor.errors import InputError, MissingRuntimeError, UnsupportedError
 from compactor.ir.program import Program
+from compactor.targets.remote.device import MODULES, source
 from tests.backends.models import MODELS, cast, inputs_for, quantized, residual
 
 _FORMS: dict[str, Any] = {
@@ -146,6 +150,36 @@ class BackendContract:
 
     def test_session_names_its_runtime(self, lowered: Any) -> None:
         assert any(c.isdigit() for c in self.session(lowered("residual", "float32")).runtime)
+
+    def test_a_device_opens_it_without_torch(self, tmp_path: Path) -> None:
+        """The loader's modules import with nothing of compactor but what a device gets, and no torch."""
+        loader = self.backend.loader()
+        if loader is None:
+            pytest.skip("no loader")
+        for name in (*MODULES, *loader.modules):
+            path = tmp_path / f"{name.replace('.', '/')}.py"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(source(name))
+        code = (
+            "import sys, importlib; sys.modules['torch'] = None; sys.path.insert(0, sys.argv[1]);"
+            "[importlib.import_module(name) for name in sys.argv[2:]]"
+        )
+        command = [sys.executable, "-P", "-c", code, str(tmp_path), *loader.modules, *MODULES]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+    def test_a_device_computes_the_same(self, lowered: Any, model: str, precision: str) -> None:
+        loader = self.backend.loader()
+        if loader is None or not self.executable:
+            pytest.skip("nothing of it runs here")
+        load, made = import_module(loader.modules[0]).load, lowered(model, precision)
+        files = [made.folder / file for file in made.files]
+        program, session = form(model, precision), self.session(made)
+        for batch, fixed in ((3, None), (1, 1)):
+            inputs = inputs_for(program, batch, seed=1)
+            found = load(files, made.precision, made.options, batch=fixed)([t.numpy() for t in inputs])
+            for ours, theirs in zip(session(inputs), found, strict=True):
+                torch.testing.assert_close(ours, torch.from_numpy(theirs), rtol=1e-2, atol=1e-2)
 
     def test_refused_precisions_give_a_reason(self, bad_precision: str, tmp_path: Path) -> None:
         program = form("residual", bad_precision)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import onnx
@@ -12,8 +13,9 @@ import pytest
 import torch
 
 from compactor import parity
+from compactor.backends.tensorrt import runtime
 from compactor.backends.tensorrt.backend import BUILDER, SETTINGS, TensorRTBackend
-from compactor.errors import MissingRuntimeError, UnsupportedError
+from compactor.errors import InputError, MissingRuntimeError, UnsupportedError
 from compactor.ir import graphs
 from compactor.ir.program import Program
 from tests.backends.models import inputs_for
@@ -39,6 +41,17 @@ def test_opening_says_what_completes_the_model(tmp_path: Path) -> None:
     assert not BACKEND.installed()
     with pytest.raises(MissingRuntimeError, match=r"build_engine\.py"):
         BACKEND.open(lowered)
+
+
+def test_a_device_without_tensorrt_is_told_so(tmp_path: Path) -> None:
+    lowered = BACKEND.lower(form("residual", "float32"), ORIN, tmp_path)
+    if find_spec("tensorrt") is not None:
+        pytest.skip("TensorRT is here")
+    with pytest.raises(MissingRuntimeError, match=r"Python module cannot be loaded.*\n.*python3-libnvinfer"):
+        runtime.load([tmp_path / name for name in lowered.files], lowered.precision, lowered.options)
+    (tmp_path / "model.onnx").write_bytes(b"other")
+    with pytest.raises((InputError, MissingRuntimeError)):
+        runtime.load([tmp_path / name for name in lowered.files], lowered.precision, lowered.options)
 
 
 def test_int8_computes_in_float16_between_quantizers(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ pytest.importorskip("openvino")
 pytest.importorskip("onnxruntime")
 
 from benchmarks.coverage import __main__ as command
-from benchmarks.coverage import generated, invariants, scaling
+from benchmarks.coverage import cofi, generated, invariants, scaling
 from benchmarks.coverage.architectures import Row, examine
 from benchmarks.coverage.building import architectures, build
 from benchmarks.coverage.byhand import ByHand
@@ -146,3 +146,22 @@ def test_exponent_and_bars_of_scaling() -> None:
     bars = scaling.verdict(rows)
     assert bars["exponent"] == {"bar": 1.1, "value": 2.0, "passed": False}
     assert bars["analysis_seconds"]["value"] == pytest.approx(1.2) and bars["peak_memory"]["value"] == 1.1
+
+
+def test_pruning_an_architecture(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = cofi.examine(MLP)
+    assert row.status == "passed" and 0.4 < row.share <= 0.5, row
+    original = cofi.mask_program
+
+    def damaged(*args: Any) -> Program:
+        masked = original(*args)
+        return masked.with_state({name: 1.1 * masked.state[name] for name in masked.trainable})
+
+    monkeypatch.setattr(cofi, "mask_program", damaged)
+    assert cofi.examine(MLP).status.startswith("mismatch: mask and slice")
+
+
+def test_refusals_are_no_failures() -> None:
+    rows = [cofi.Row("a"), cofi.Row("b", "refused: no class logits")]
+    assert cofi.verdict(rows) == {"bar": 1, "value": 1, "passed": True}
+    assert not cofi.verdict([*rows, cofi.Row("c", "failed: KeyError")])["passed"]

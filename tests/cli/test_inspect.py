@@ -9,6 +9,7 @@ import torch
 from compactor.cli.main import run
 from compactor.ir.space import SearchSpace
 from compactor.passes.canonicalize.canonicalize import canonical
+from tests.backends.models import quantized, residual
 from tests.frontend.teachers import convolutional
 from tests.models import program
 
@@ -65,3 +66,17 @@ def test_bad_files(content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture
     path.write_bytes(content)
     assert run(["inspect", str(path)]) == 3
     assert "teacher.pt2" in capsys.readouterr().err
+
+
+def test_quantizers_of_an_int8_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(tmp_path / "int8.pt2")
+    whole = quantized(residual())
+    whole.save(path)
+    assert run(["inspect", path, "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)["quantizers"]
+    assert [f["source"] for f in facts] == [q.source for q in whole.quantization]
+    assert {f["bits"] for f in facts} == {8} and all(f["readers"] for f in facts)
+    assert run(["inspect", path]) == 0
+    assert "quantizers: what is rounded, and how" in capsys.readouterr().out
+    assert run(["inspect", str(TEACHER)]) == 0
+    assert "quantizers" not in capsys.readouterr().out

@@ -9,6 +9,8 @@ from compactor.ir.program import Program
 from compactor.ir.slicing import slice_program
 from compactor.ir.space import space_of
 from compactor.passes.canonicalize.canonicalize import canonical
+from compactor.training.positions import hidden, streams
+from compactor.training.taps import exposed
 from tests.gates import Gates, hard, soft
 from tests.models import program
 
@@ -69,3 +71,39 @@ def test_gates_fold_into_the_slice(name: str) -> None:
     inputs = model.example_inputs(3)
     with torch.no_grad():
         assert distance(first(student(*inputs)), module(inputs, units, blocks)[0]) < 1e-4
+
+
+@pytest.mark.parametrize("name", ["resnet_a", "bert", "vit", "gpt2"])
+def test_shown_hidden_states_are_those_of_the_slice(name: str) -> None:
+    model = teacher(name)
+    space, inputs = space_of(model), model.example_inputs(3)
+    own = streams(model, model)[0]
+    everything = [g.name for g in space.groups], [b.name for b in space.blocks]
+    module = Gated(model, space, *everything, train=False, shown=[(s.node, s.dim) for s in own])
+    subnet = space.sample(1, depth=0.6)
+    student, alive = slice_program(model, subnet), space.alive(subnet)
+    outputs = module(inputs, *whole(model, hard(space, subnet)))
+    shown = dict(zip((s.name for s in own), outputs[len(model.outputs) :], strict=True))
+    theirs = hidden(student)
+    wanted = dict(zip(theirs, exposed(student, theirs).module()(*inputs)[len(model.outputs) :], strict=True))
+    assert set(wanted) <= set(shown)
+    for stream in own:
+        if stream.name in wanted:
+            kept = space.kept_indices(space.analysis.of(stream.node), alive)[stream.dim]
+            found = shown[stream.name].movedim(stream.dim, 0)
+            if kept is not None:
+                mask = torch.from_numpy(kept)
+                assert not found[~mask].any()
+                found = found[mask]
+            assert distance(found, wanted[stream.name].movedim(stream.dim, 0).detach()) < 1e-4
+
+
+@pytest.mark.parametrize("name", ["bert", "vit", "convnext", "groupnorm", "llama"])
+def test_all_gates_may_be_closed(name: str) -> None:
+    """As in steps of training that close too many: outputs and gradients stay finite."""
+    model = teacher(name)
+    units, blocks = whole(model, soft(space_of(model), 0))
+    units = {k: (0 * v.detach()).requires_grad_() for k, v in units.items()}
+    found = gated(model, train=True)(model.example_inputs(4), units, blocks)[0]
+    gradients = torch.autograd.grad(found.square().mean(), [*units.values()], allow_unused=True)
+    assert found.isfinite().all() and all(g is None or g.isfinite().all() for g in gradients)

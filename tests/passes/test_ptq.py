@@ -9,15 +9,20 @@ import pytest
 import torch
 from torch import fx
 
+from compactor import scoring
+from compactor.backend import Backend
+from compactor.backends.tensorrt.backend import TensorRTBackend
 from compactor.errors import InputError, UnsupportedError, UsageError
 from compactor.ir.program import Program
 from compactor.ir.quantized import is_dequantize, is_quantize
+from compactor.ir.quantizing import quantized
 from compactor.ir.verify import verify
 from compactor.passes.canonicalize.canonicalize import canonical
 from compactor.passes.canonicalize.fold_batchnorm import folded_program
-from compactor.passes.quantize.convert import to_program
+from compactor.passes.quantize.calibrate import samples_of, settings_of
+from compactor.passes.quantize.convert import to_plan
 from compactor.passes.quantize.nncf_run import quantize
-from compactor.passes.quantize.ptq import PostTrainingQuantization, PtqConfig, _samples, _settings
+from compactor.passes.quantize.ptq import PostTrainingQuantization, PtqConfig
 from compactor.passes.quantize.twin import static_twin
 from tests.models import program
 from tests.passes.support import Device, Tensors, context, error, outputs, reloaded
@@ -31,8 +36,8 @@ def _prepared(name: str) -> Program:
     return folded_program(canonical(program(name))[0])[0]
 
 
-def _run(whole: Program, folder: Path, device: Device | None = None, **options: Any) -> Program:
-    made = PostTrainingQuantization(PtqConfig(samples=8, **options)).run(whole, context(whole, folder, device=device))
+def _run(whole: Program, folder: Path, backend: Backend | None = None, **options: Any) -> Program:
+    made = PostTrainingQuantization(PtqConfig(samples=8, **options)).run(whole, context(whole, folder, backend=backend))
     return made.program
 
 
@@ -64,11 +69,11 @@ def test_int8_where_it_belongs(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", SMALL)
 def test_computes_what_nncf_computes(name: str, tmp_path: Path) -> None:
     before = _prepared(name)
-    samples = _samples(context(before, tmp_path).data.calibration(8, 0))
+    samples = samples_of(context(before, tmp_path).data.calibration(8, 0), before)
     module = quantize(
-        static_twin(before, samples[0]), samples, _settings(PtqConfig(), before, Device(), False), lambda n: None
+        static_twin(before, samples[0]), samples, settings_of(PtqConfig(), before, Device(), False), lambda n: None
     )
-    after = to_program(before, module)
+    after = quantized(*to_plan(before, module))
     with torch.no_grad():
         for sample in samples[:3]:
             assert torch.equal(module(*sample)[0], outputs_of(after, sample))
@@ -102,7 +107,7 @@ def test_two_runs_give_the_same_bytes(tmp_path: Path) -> None:
 def test_tensorrt_gets_signed_activations_with_zero_point_0(tmp_path: Path) -> None:
     for name in ("resnet_b", "bert"):
         before = _prepared(name)
-        after = _run(before, tmp_path, Device(backend="tensorrt"))
+        after = _run(before, tmp_path, TensorRTBackend())
         for node in _quantizers(after):
             assert node.args[2:] == (0, -128, 127, torch.int8)
         assert error(before, after) <= 0.2
@@ -138,12 +143,67 @@ def test_one_sample_is_enough(tmp_path: Path) -> None:
     assert made.metrics["samples"] == 1
 
 
-@pytest.mark.parametrize("value", [0.0, 1.0])
-def test_constant_samples_give_finite_results(value: float, tmp_path: Path) -> None:
+def test_constant_samples_give_finite_results(tmp_path: Path) -> None:
     before = _prepared("resnet_b")
-    constant = Tensors((torch.full((4, 3, 32, 32), value),))
+    constant = Tensors((torch.full((4, 3, 32, 32), 1.0),))
     made = PostTrainingQuantization().run(before, context(before, tmp_path, train=constant))
     verify(made.program)
+
+
+def test_samples_that_are_all_zero_are_refused(tmp_path: Path) -> None:
+    before = _prepared("resnet_b")
+    with pytest.raises(InputError, match="input 'x' is 0 in all 4 calibration samples"):
+        PostTrainingQuantization().run(before, context(before, tmp_path, train=Tensors((torch.zeros(4, 3, 32, 32),))))
+
+
+def test_a_node_that_is_always_zero_is_reported(tmp_path: Path) -> None:
+    before = _prepared("resnet_b")
+    relu = next(n for n in before.graph.nodes if "relu" in str(n.target))
+    name = str(relu.args[0].args[2].target)
+    dead = before.with_state({name: torch.full_like(before.state[name], -1e4)})
+    found = PostTrainingQuantization(PtqConfig(samples=2)).run(dead, context(dead, tmp_path))
+    assert relu.name in found.metrics["silent"]
+
+
+@pytest.mark.parametrize("name", ["resnet_b", "bert"])
+def test_the_worst_nodes_compute_exactly_until_the_score_holds(name: str, tmp_path: Path) -> None:
+    before = _prepared(name)
+    ctx = context(before, tmp_path)
+    coarse = PtqConfig(samples=8, bits=3)
+    whole = PostTrainingQuantization(coarse).run(before, ctx)
+    result = PostTrainingQuantization(coarse.model_copy(update={"drop": 1.0})).run(before, ctx)
+    exact = result.metrics["exact"]
+    assert scoring.accuracy(result.program, ctx.data.dev) >= 99 and result.program.precision == "int8"
+    assert 0 < result.metrics["weights"] < whole.metrics["weights"]
+    assert set(exact).isdisjoint(e.node for q in result.program.quantization for e in q.edges)
+    ranking = result.metrics["sensitivity"]
+    assert exact == list(ranking)[: len(exact)] and list(ranking.values()) == sorted(ranking.values(), reverse=True)
+    assert error(before, result.program) < error(before, whole.program)
+
+
+def test_a_score_that_holds_leaves_every_node_quantized(tmp_path: Path) -> None:
+    before = _prepared("resnet_b")
+    ctx = context(before, tmp_path)
+    plain = PostTrainingQuantization(PtqConfig(samples=8)).run(before, ctx)
+    found = PostTrainingQuantization(PtqConfig(samples=8, drop=100)).run(before, ctx)
+    assert found.program.fingerprint == plain.program.fingerprint and found.metrics["exact"] == []
+
+
+def test_a_node_that_breaks_a_rule_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedError, match=r"TensorRT refuses the quantizer of \w+ \(read by"):
+        _run(_prepared("bert"), tmp_path, TensorRTBackend(), symmetric=False)
+
+
+@pytest.mark.parametrize("bits", [4, 3])
+def test_fewer_bits_stay_on_their_grid(bits: int, tmp_path: Path) -> None:
+    before = _prepared("mobilenet_v2")
+    after = _run(before, tmp_path, bits=bits)
+    verify(after)
+    weights = [q for q in after.quantization if q.weight]
+    assert {(q.low, q.high) for q in weights} == {(1 - 2 ** (bits - 1), 2 ** (bits - 1) - 1)}
+    for q in weights:
+        stored = after.state[q.source]
+        assert stored.dtype == torch.int8 and int(stored.abs().max()) == q.high
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -169,7 +229,7 @@ def test_quantizing_twice_is_refused(tmp_path: Path) -> None:
 
 def test_what_nncf_cannot_do_is_an_error_with_its_words(tmp_path: Path) -> None:
     before = _prepared("resnet_b")
-    samples = _samples(context(before, tmp_path).data.calibration(2, 0))
-    settings = replace(_settings(PtqConfig(), before, Device(), False), device="CPU_SPR")
+    samples = samples_of(context(before, tmp_path).data.calibration(2, 0), before)
+    settings = replace(settings_of(PtqConfig(), before, Device(), False), device="CPU_SPR")
     with pytest.raises(UnsupportedError, match="CPU_SPR"):
         quantize(static_twin(before, samples[0]), samples, settings, lambda n: None)

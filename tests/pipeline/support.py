@@ -16,6 +16,7 @@ from compactor.errors import UnsupportedError
 from compactor.ir.exported import from_exported
 from compactor.ir.kernels import Kernel
 from compactor.ir.program import Program
+from compactor.ir.quantplan import QuantRules
 from compactor.latency import Latency
 from compactor.pipeline.context import PassContext
 from compactor.pipeline.passes import Pass, PassConfig, PassResult
@@ -97,6 +98,7 @@ class Toy:
     """A backend that refuses what it is told to refuse, and lowers nothing."""
 
     name = "toy"
+    rules = QuantRules("toy")
 
     def __init__(self, reasons: Sequence[str] = ()) -> None:
         self.reasons = list(reasons)

@@ -1,16 +1,19 @@
 """Fitting a target to this machine: random networks in, predictions that know the machine out."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 
+from compactor.backend import Lowered
 from compactor.cli.main import run
 from compactor.errors import ExitCode
 from compactor.frontend import export
 from compactor.ir.kernels import KINDS
 from compactor.pipeline import fitting
+from compactor.pipeline.bench import Bench, Sample, Timing
 from compactor.pipeline.suite import LARGEST, network
 from compactor.targets.registry import profiles
 
@@ -44,6 +47,26 @@ def test_a_fit_changes_predictions_until_it_is_removed(tmp_path: Path, monkeypat
     assert after.fingerprint != known
     Path(facts["file"]).unlink()
     assert profiles.resolve("host-cpu-onnx").predict(program.kernels(), "float32") == plain
+
+
+class Recorded(Bench):
+    """A bench of one model, whose reference took these milliseconds meanwhile."""
+
+    def __init__(self, folder: Path, reference: Sequence[float]) -> None:
+        kernels = export(*network(5)).kernels()
+        sample = Sample("float32", kernels, Lowered("onnx", folder, ("model.onnx",), "float32"), (), {})
+        self.timings = [Timing(sample, 2 * ms, ms) for ms in reference]
+        self.fastest = min(reference)
+
+
+@pytest.mark.parametrize(("reference", "noisy"), [((1.0, 1.05, 1.1, 1.0), False), ((1.0, 1.7, 1.1, 1.6), True)])
+def test_a_machine_whose_speed_moves_is_told(
+    reference: tuple[float, ...], noisy: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COMPACTOR_STORE", str(tmp_path))
+    monkeypatch.setattr(fitting, "observe", lambda target, **_: Recorded(tmp_path, reference))
+    facts = fitting.fit(profiles.resolve("host-cpu-onnx"), seconds=1)
+    assert ("the speed of this machine moved by" in facts.get("warning", "")) == noisy
 
 
 def test_a_device_elsewhere_cannot_be_fitted(capsys: pytest.CaptureFixture[str]) -> None:

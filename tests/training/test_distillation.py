@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from compactor.errors import InputError, UnsupportedError
 from compactor.training import Micro, TrainConfig, fit, losses, taps
 from compactor.training.cache import Teacher, outputs
-from compactor.training.distillation import Decoupled, Distillation, Relation
+from compactor.training.distillation import Decoupled, Distillation, Draws, Relation, TopK
 from compactor.training.views import Views
 from tests.training.samples import blobs, network, program, trained
 
@@ -111,7 +111,7 @@ def test_decoupled_distillation_takes_the_true_class_and_rises(tmp_path: Path) -
 
     def loss(step: int, labelled: bool = True) -> float:
         data = split if labelled else blobs(16, 0, labelled=False)
-        objective = Distillation(teacher, data, tmp_path, decoupled=Decoupled(warmup=0.5))
+        objective = Distillation(teacher, data, tmp_path, term=Decoupled(warmup=0.5))
         micro = Micro(torch.arange(16), step, 0, 10, 0)
         return objective.loss(student, objective.batch(micro), micro).item()
 
@@ -128,9 +128,47 @@ def test_relations_count_by_their_weight(tmp_path: Path) -> None:
     micro = Micro(torch.arange(16), 0, 0, 1, 0)
     found = []
     for weight in (1.0, 2.0):
-        objective = Distillation(Teacher(made), split, tmp_path, relation=Relation(made, student.outputs, weight))
+        objective = Distillation(Teacher(made), split, tmp_path, guide=Relation(made, student.outputs, weight))
         found.append(objective.loss(student.module(), objective.batch(micro), micro).item())
     plain = Distillation(Teacher(made), split, tmp_path).loss(student.module(), split.take(micro.indices), micro).item()
     ours, theirs = student(split.images)[1], taps.tapped(made)(split.images)[1]
     assert found[0] - plain == pytest.approx(losses.feature_relation(ours, theirs).item(), rel=1e-3)
     assert found[1] - plain == pytest.approx(2 * (found[0] - plain), rel=1e-3)
+
+
+def test_draws_are_unbiased_and_the_same_every_time() -> None:
+    logits = torch.randn(50, 12, generator=torch.Generator().manual_seed(0)) * 2
+    draws = Draws(4000, 2.0, seed=3)
+    drawn = draws.drawn(logits, torch.arange(50), 0)
+    assert drawn.dtype == torch.int32 and torch.equal(drawn, draws.drawn(logits, torch.arange(50), 0))
+    shares = (draws.logits(drawn, 12) / 2).softmax(-1)
+    torch.testing.assert_close(shares, (logits / 2).softmax(-1), rtol=0, atol=0.04)
+    few = []
+    for seed in range(300):
+        three = Draws(3, 2.0, seed)
+        few.append((three.logits(three.drawn(logits, torch.arange(50), 0), 12) / 2).softmax(-1))
+    torch.testing.assert_close(torch.stack(few).mean(0), (logits / 2).softmax(-1), rtol=0, atol=0.15)
+    assert not torch.equal(drawn, draws.drawn(logits, torch.arange(50), 1)), "another view, other draws"
+
+
+@pytest.mark.parametrize("term", [None, TopK(1), TopK(2, 0.5, True), Decoupled()])
+def test_drawn_targets_are_kept_and_trained_on(tmp_path: Path, term) -> None:
+    split = blobs(32, 0)
+    teacher = Teacher(program(trained(network(8), split)))
+    objective = Distillation(teacher, split, tmp_path, term=term, draws=Draws(5, 4.0))
+    student = program(network(2)).module()
+    micro = Micro(torch.arange(32), 0, 0, 1, 0)
+    loss = objective.loss(student, objective.batch(micro), micro)
+    assert loss.isfinite() and loss > 0
+    kept = torch.load(tmp_path / "view0.outputs", weights_only=True)["outputs"]
+    assert kept.shape == (32, 5) and kept.dtype == torch.int32
+    assert objective.key != Distillation(teacher, split, tmp_path, term=term, draws=Draws(6, 4.0)).key
+
+
+def test_top_k_takes_its_options(tmp_path: Path) -> None:
+    split, student = blobs(16, 0), program(network(2)).module()
+    teacher = Teacher(program(network(4)))
+    objective = Distillation(teacher, split, tmp_path, term=TopK(1, 0.5, reverse=True))
+    micro = Micro(torch.arange(16), 0, 0, 1, 0)
+    wanted = losses.top_k(student(split.images)[0], teacher((split.images,)), 4.0, k=1, tail=0.5, reverse=True)
+    assert objective.loss(student, objective.batch(micro), micro).item() == pytest.approx(wanted.item(), rel=1e-4)

@@ -75,3 +75,41 @@ def test_maps_are_compared_by_head_or_by_their_mean() -> None:
     fewer = student[:, :2].mean(1, keepdim=True)
     torch.testing.assert_close(losses.maps(student[:, :2], teacher), (mean * (mean / fewer).log()).sum(-1).mean())
     assert losses.maps(teacher, teacher).item() == pytest.approx(0, abs=1e-6)
+
+
+@settings(deadline=None)
+@given(st.integers(2, 9), st.integers(0, 3), st.floats(0.5, 8), st.booleans(), st.floats(0, 3), st.integers(0, 1000))
+def test_top_k_of_all_classes_is_plain_divergence(
+    classes: int, beyond: int, temperature: float, reverse: bool, tail: float, seed: int
+) -> None:
+    student, teacher = random(3, classes, seed=seed), random(3, classes, seed=seed + 1)
+    pair = (teacher, student) if reverse else (student, teacher)
+    found = losses.top_k(student, teacher, temperature, k=classes + beyond, tail=tail, reverse=reverse)
+    assert torch.equal(found, losses.soft(*pair, temperature))
+    but_one = losses.top_k(student, teacher, temperature, k=classes - 1, tail=tail, reverse=reverse)
+    torch.testing.assert_close(but_one, found, rtol=1e-3, atol=1e-4)
+
+
+def test_top_k_against_its_formula() -> None:
+    student, teacher = random(4, 7), random(4, 7, seed=1)
+    p, q = (teacher / 2).softmax(-1), (student / 2).softmax(-1)
+    total = torch.zeros(())
+    for i in range(4):
+        best = p[i].topk(3).indices.tolist()
+        rest = [c for c in range(7) if c not in best]
+        head = (p[i, best] * (p[i, best] / q[i, best]).log()).sum()
+        bucket = p[i, rest].sum() * (p[i, rest].sum() / q[i, rest].sum()).log()
+        pt, qt = p[i, rest] / p[i, rest].sum(), q[i, rest] / q[i, rest].sum()
+        total = total + head + bucket + 0.3 * (pt * (pt / qt).log()).sum()
+    torch.testing.assert_close(losses.top_k(student, teacher, 2.0, k=3, tail=0.3), 4 * total / 4)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 6), st.booleans(), st.integers(0, 1000))
+def test_top_k_is_least_at_the_teacher_and_finite_far_from_it(k: int, reverse: bool, seed: int) -> None:
+    teacher = random(2, 3, 6, seed=seed)
+    assert float(losses.top_k(teacher, teacher, 1.0, k=k, reverse=reverse)) == pytest.approx(0, abs=1e-5)
+    far = (-80 * teacher).requires_grad_()
+    loss = losses.top_k(far, teacher, 1.0, k=k, reverse=reverse)
+    loss.backward()
+    assert loss > 0 and loss.isfinite() and far.grad is not None and far.grad.isfinite().all()

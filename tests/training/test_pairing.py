@@ -176,5 +176,5 @@ def test_one_projection_may_serve_several_streams() -> None:
     teacher = program("packed_chunk")
     all_, _ = streams(teacher, teacher)
     one = Linear(torch.eye(32))
-    module = Guided(teacher, all_, {s.name: one for s in all_})
+    module = Guided.of(teacher, all_, {s.name: one for s in all_})
     assert list(module.projections) == [one]

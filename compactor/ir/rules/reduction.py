@@ -118,7 +118,7 @@ def mask_sum(old: fx.Node, new: fx.Node, masking: Masking) -> None:
         new.update_arg(0, graph.call_function(aten.mul.Tensor, (arguments(new)[0], gate)))
     if op_name(old) == "mean":
         with graph.inserting_before(new):
-            share = graph.call_function(aten.mean.dim, (gate, dims, bool(argument(old, 2, "keepdim", False))))
+            share = masking.share(gate, dims, keep=bool(argument(old, 2, "keepdim", False)))
         with graph.inserting_after(new):
             scaled = graph.call_function(aten.div.Tensor, (new, share))
         new.replace_all_uses_with(scaled, delete_user_cb=lambda user: user is not scaled)

@@ -45,3 +45,11 @@ def test_a_chain_trains(tmp_path: Path) -> None:
     assert metrics["after"] >= metrics["before"] and metrics["metric"] == "dev agreement"
     macs = [a["macs"] for a in metrics["assistants"]]
     assert teacher.cost().macs > macs[0] > macs[1] > student.cost().macs
+
+
+def test_students_that_are_large_enough_need_none(tmp_path: Path) -> None:
+    teacher = encoder()
+    ctx = context(teacher, sequences(teacher, labelled=False), tmp_path)
+    student = sliced(teacher, keep=0.5, drop=0)
+    result = AssistantDistillation(AssistantConfig(ratio=10.0)).run(student, ctx)
+    assert result.program is student and "need no assistant" in result.metrics["skipped"]

@@ -16,6 +16,7 @@ from compactor.ir.program import Program
 from compactor.passes.distill import student as student_module
 from compactor.passes.distill import ted as ted_module
 from compactor.passes.distill.layerwise import LayerwiseConfig, LayerwiseDistillation
+from compactor.passes.distill.logits import LogitsConfig, LogitsDistillation
 from compactor.passes.distill.ted import TaskAwareDistillation, TedConfig
 from compactor.pipeline.context import PassContext
 from compactor.pipeline.passes import PassResult
@@ -142,11 +143,33 @@ def test_text_with_padding(which: str, tmp_path: Path) -> None:
     assert result.metrics["steps"] == 2 and result.metrics["matches"]
 
 
-def test_a_student_of_another_teacher_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("which", PASSES)
+def test_a_student_of_another_teacher_is_refused_or_learns_logits(which: str, tmp_path: Path) -> None:
     teacher = encoder()
     stranger = exported(nn.Sequential(nn.Flatten(), nn.Linear(120, 7)), 12, 10)
+    ctx = context(teacher, sequences(teacher), tmp_path)
     with pytest.raises(UnsupportedError, match="share no hidden state"):
-        distil("layerwise", stranger, context(teacher, sequences(teacher), tmp_path))
+        distil(which, stranger, ctx)
+    assert "views" in distil(which, stranger, ctx, logits_if="unshared").metrics
+
+
+@pytest.mark.parametrize("which", PASSES)
+def test_states_are_kept_where_they_are_shown_again_and_fit(which: str, data: DataSource, tmp_path: Path) -> None:
+    def kept(**options: Any) -> object:
+        return distil(which, sliced(encoder()), context(encoder(), data, tmp_path), **options).metrics.get("kept")
+
+    assert kept(epochs=2) is True
+    assert kept(epochs=1) is False
+    assert kept(epochs=2, cache=1e-6) is False
+    assert kept(epochs=1, logits_if="unkept") is None
+
+
+def test_logits_instead_are_those_of_the_other_pass(data: DataSource, tmp_path: Path) -> None:
+    options = {"epochs": 2, "ema": 0.0, "batch": 16, "variants": 0}
+    ctx = context(encoder(), data, tmp_path)
+    found = distil("layerwise", sliced(encoder()), ctx, cache=0.0, logits_if="unkept", lr=1e-3)
+    wanted = LogitsDistillation(LogitsConfig(**options, lr=1e-3)).run(sliced(encoder()), ctx)  # type: ignore[arg-type]
+    assert found.program.fingerprint == wanted.program.fingerprint
 
 
 def test_filters_train_on_frozen_networks(data: DataSource) -> None:

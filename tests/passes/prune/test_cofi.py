@@ -1,5 +1,6 @@
 """`prune.cofi` on small real models: constraints are met, runs resume, errors help."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ from compactor.ir.slicing import slice_program
 from compactor.ir.space import space_of
 from compactor.ir.subnet import Subnet
 from compactor.passes.prune.cofi import CofiConfig, CofiPruning
+from compactor.passes.search.goal import Goal
 from compactor.pipeline.context import PassContext
 from compactor.pipeline.passes import PassResult
 from compactor.training import DivergedError
@@ -121,8 +123,20 @@ def test_a_constraint_that_is_met_changes_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("options", [{"latency": "0.1us"}, {"constraint": "macs", "speedup": 1e4}])
 def test_a_constraint_that_cannot_be_met_is_refused(options: dict[str, object], tmp_path: Path) -> None:
     model = teacher("resnet_b")
-    with pytest.raises(UsageError, match="cannot be reached"):
+    with pytest.raises(UsageError, match=r"cannot be reached: with all (.|\n)* are left \(of .*pinned(.|\n)*inspect"):
         prune(model, around(model, tmp_path), **options)
+
+
+def test_the_size_budget_holds_beside_the_latency(tmp_path: Path) -> None:
+    model = teacher("resnet_b")
+    ctx = around(model, tmp_path)
+    goal = Goal(model, CofiConfig(), ctx)
+    least = goal.ruler.smallest_size(model.cost().bytes)
+    ctx = replace(ctx, budget=Budget(size=int(least * 0.3)))
+    found = prune(model, ctx, latency=latency(model, ctx, 0.9), prune_epochs=2).program
+    assert 0.25 * least <= goal.ruler.smallest_size(found.cost().bytes) <= 0.3 * least
+    with pytest.raises(UsageError, match="no student fits the size budget"):
+        prune(model, replace(ctx, budget=Budget(size=10)), latency=latency(model, ctx, 0.9))
 
 
 def test_less_data_than_a_batch_is_refused(tmp_path: Path) -> None:
@@ -145,3 +159,29 @@ def test_a_student_that_is_pruned_again(tmp_path: Path) -> None:
     found = prune(student, ctx, warmup=1)
     assert found.metrics["achieved"] <= found.metrics["asked"]
     assert error(model, found.program) > 0
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_hidden_states_may_be_followed(name: str, tmp_path: Path) -> None:
+    model = teacher(name)
+    found = [prune(model, around(model, tmp_path / x), layerwise=0.9, prune_epochs=2) for x in "ab"]
+    metrics = found[0].metrics
+    assert metrics["pruning"]["layerwise"] == 0.9 and metrics["finetuning"]["matches"]
+    assert 0.97 * metrics["asked"] <= metrics["achieved"] <= metrics["asked"]
+    assert found[0].program.fingerprint == found[1].program.fingerprint and metrics == found[1].metrics
+
+
+def test_hidden_states_are_followed_in_effort_max(tmp_path: Path) -> None:
+    model = teacher("vit")
+    short = {"prune_epochs": 1, "epochs": 1}
+    weights = [
+        prune(model, around(model, tmp_path / effort, effort=effort), **short).metrics["pruning"]["layerwise"]
+        for effort in ("balanced", "max")
+    ]
+    assert weights == [0.0, 0.9]
+
+
+def test_gates_close_under_hidden_states_too(tmp_path: Path) -> None:
+    model = teacher("resnet_b")
+    found = prune(model, around(model, tmp_path), prune_epochs=60, gate_lr=0.1, layerwise=0.5).metrics
+    assert found["expected"] == pytest.approx(found["asked"], rel=0.1)

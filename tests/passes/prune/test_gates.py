@@ -47,20 +47,20 @@ def test_multipliers_ascend() -> None:
         return torch.stack([v.double().mean() for v in units.values()]).sum()
 
     constraint: Any = SimpleNamespace(whole=10.0, limit=5.0, expected=expected)
-    pruning = Pruning(None, constraint, ramp=0.5, one_sided=False)  # type: ignore[arg-type]
+    pruning = Pruning(made, None, constraint, ramp=0.5, one_sided=False)  # type: ignore[arg-type]
     cost = constraint.expected(*made.gates.probabilities()).item() / 10
-    penalty = pruning.penalty(made, cost - 0.2)
+    penalty = pruning.penalty(cost - 0.2)
     assert penalty.item() == pytest.approx(0.5 * 0.2 + 0.25 * 0.04, rel=1e-5)
     penalty.backward()
     assert made.multipliers.grad.tolist() == pytest.approx([-0.2, -0.04], rel=1e-4)
     assert made.gates.log_alpha.grad.max() > 0, "gates close"
     pruning.one_sided = True
-    assert pruning.penalty(made, cost + 0.1).item() == 0
+    assert pruning.penalty(cost + 0.1).item() == 0
 
 
 def test_the_target_falls_linearly_and_stays() -> None:
     constraint: Any = SimpleNamespace(whole=10.0, limit=5.0)
-    pruning = Pruning(None, constraint, ramp=0.5, one_sided=False)  # type: ignore[arg-type]
+    pruning = Pruning(None, None, constraint, ramp=0.5, one_sided=False)  # type: ignore[arg-type]
     found = [pruning.target(Micro(torch.arange(1), step, 0, 8, 0)) for step in range(8)]
     assert found == pytest.approx([0.875, 0.75, 0.625, 0.5, 0.5, 0.5, 0.5, 0.5])
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from compactor.errors import UnsupportedError
+from compactor.errors import UnsupportedError, UsageError
 from compactor.ir.program import Program
 from compactor.ir.slicing import slice_program
 from compactor.ir.space import space_of
@@ -93,3 +93,12 @@ def test_outputs_that_are_not_logits(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match="class"):
         prune(model, ctx, constraint="macs")
     assert prune(model, ctx, constraint="macs", importance="magnitude").modified
+
+
+@pytest.mark.parametrize("options", [{"latency": "0.1us"}, {"constraint": "macs", "speedup": 1e4}])
+def test_a_constraint_below_what_is_pinned_names_what_can_be_reached(
+    options: dict[str, object], tmp_path: Path
+) -> None:
+    model = teacher("resnet_b")
+    with pytest.raises(UsageError, match=r"cannot be reached: with all (.|\n)* are left \(of .*pinned(.|\n)*inspect"):
+        prune(model, around(model, tmp_path), **options)

@@ -1,0 +1,65 @@
+"""Models on OpenVINO, without torch: what this machine and devices that are elsewhere open them with."""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from compactor.backends.shapes import Options, nominal_shapes
+from compactor.errors import MissingRuntimeError
+
+Arrays = Sequence[Any]
+
+
+def load(
+    files: Sequence[Path], precision: str, options: Options, *, batch: int | None = None
+) -> Callable[[Arrays], list[Any]]:
+    """A function from NumPy arrays, in the Program's order, to arrays. Raises `MissingRuntimeError`."""
+    compiled, _ = compile_model(files[0], options, batch=batch)
+    names, request = list(nominal_shapes(options, 1)), compiled.create_infer_request()
+    count = len(compiled.outputs)
+
+    def run(arrays: Arrays) -> list[Any]:
+        found = request.infer(dict(zip(names, arrays, strict=True)), share_inputs=True, share_outputs=True)
+        return [found[i].copy() for i in range(count)]
+
+    return run
+
+
+def compile_model(
+    path: Path, options: Options, *, threads: int | None = None, batch: int | None = None, counted: bool = False
+) -> tuple[Any, str]:
+    """The IR compiled for its device, or for the CPU where that is absent, and the name of the device.
+
+    ``counted``: it keeps count of what every node takes. Raises `MissingRuntimeError`.
+    """
+    found = core()
+    device = str(options["device"])
+    device = device if device in found.available_devices else "CPU"
+    model = found.read_model(path)
+    if batch is not None or device == "NPU":
+        model.reshape(nominal_shapes(options, batch or 1))
+    settings = _settings(found, device, options, threads) | ({"PERF_COUNT": True} if counted else {})
+    return found.compile_model(model, device, settings), device
+
+
+@cache
+def core() -> Any:
+    """OpenVINO's one ``Core``. Raises `MissingRuntimeError`."""
+    try:
+        import openvino
+    except ImportError as error:
+        raise MissingRuntimeError(
+            f"OpenVINO cannot be loaded: {error}", "install it with pip install 'compactor[openvino]'"
+        ) from error
+    return openvino.Core()
+
+
+def _settings(core: Any, device: str, options: Options, threads: int | None) -> dict[str, Any]:
+    hint = str(options["precision_hint"])
+    if hint == "f16" and "FP16" not in core.get_property(device, "OPTIMIZATION_CAPABILITIES"):
+        hint = "f32"  # The plugin would take bfloat16 instead, which is less exact than what was asked for.
+    settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": hint}
+    if device == "CPU" and threads is not None:
+        settings["INFERENCE_NUM_THREADS"] = threads
+    return settings

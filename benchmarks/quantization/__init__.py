@@ -1,0 +1,1 @@
+"""What quantization costs, and what training under it wins back."""

@@ -1,0 +1,239 @@
+"""Hidden states of a frozen teacher, computed once per sample and view and kept on disk in bfloat16."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from torch import Tensor
+
+from compactor.data import Split
+from compactor.errors import InputError
+from compactor.pipeline.context import Progress, Silent
+from compactor.training import checkpoint, taps
+from compactor.training.pairing import Pair
+from compactor.training.precision import as_trained, bfloat16_is_fast, reduced
+from compactor.training.projection import HIDDEN, Guided
+from compactor.training.taps import Named
+from compactor.training.views import Views, seen
+
+_BATCH, _PROBED = 64, 64
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Ragged rows end to end, (total, width); those of sample i are ``offsets[i]:offsets[i + 1]``."""
+
+    values: Tensor
+    offsets: Tensor
+
+    def take(self, indices: Tensor, positions: int) -> tuple[Tensor, Tensor]:
+        """(N, positions, width), each sample's last row repeated, and which positions it has, (N, positions)."""
+        start, counts = self.offsets[indices], self.offsets[indices + 1] - self.offsets[indices]
+        steps = torch.arange(positions)
+        at = start[:, None] + torch.minimum(steps, counts[:, None] - 1)
+        taken = self.values.index_select(0, at.flatten()).view(len(indices), positions, -1)
+        return taken, steps < counts[:, None]
+
+
+@dataclass(frozen=True)
+class _View:
+    """All samples as one view shows them: logits (samples, classes), hidden states by name, unmasked positions.
+
+    ``length``: positions of the longest batch's mask.
+    """
+
+    logits: Tensor
+    states: Mapping[str, Rows]
+    mask: Rows | None
+    length: int
+
+
+class Kept:
+    """What a frozen `Guided` teacher shows of a split: logits in float32, hidden states in bfloat16, without padding.
+
+    View ``epoch % count`` is computed when it is first asked for, in one pass over the split, and mapped from files in
+    ``folder`` from then on: asked again for the same teacher and data, the teacher does not run.
+    """
+
+    def __init__(
+        self,
+        pair: Pair,
+        teacher: Guided,
+        split: Split,
+        folder: Path,
+        *,
+        views: Views | None = None,
+        count: int = 1,
+        progress: Progress | None = None,
+    ) -> None:
+        self.pair, self.teacher, self.split, self.folder = pair, teacher, split, folder
+        self.views, self.count, self.progress = views, count, progress or Silent()
+        self._names = [HIDDEN + s.name for s in teacher.streams]
+        self._known: dict[int, _View] = {}
+
+    def bytes(self) -> int | None:
+        """About how much disk it takes; None where outputs cannot be kept.
+
+        Those are token-wise logits, and inputs of free size where no mask of the teacher says what is padding.
+        """
+        count = min(_PROBED, len(self.split))
+        inputs = self.split.take(torch.linspace(0, len(self.split) - 1, count).long()).inputs
+        found = self._run(inputs)
+        logits, mask = next(iter(found.values())), _mask(found, count)
+        if logits.dim() != 2 or (self._free and not self._padding_known(found, inputs, mask)):
+            return None
+        sizes = [_counts(mask, count, found[n].shape[1]).double().mean() * found[n].shape[2] for n in self._names]
+        return int(len(self.split) * self.count * (4 * logits.shape[1] + 2 * float(sum(sizes))))
+
+    def __call__(self, indices: Tensor, epoch: int, inputs: Sequence[Tensor]) -> Named:
+        """As the teacher, which does not run; ``inputs`` tell how long the batch is, ``indices`` (N,) what is in it."""
+        number, device = epoch % self.count, inputs[0].device
+        if number not in self._known:
+            self._known[number] = self._load(number)
+        view = self._known[number]
+        found = {"logits": view.logits[indices]}
+        for stream, name in zip(self.teacher.streams, self._names, strict=True):
+            positions = inputs[self._tokens].shape[1] if self._free else _positions(stream.shape, stream.dim)
+            found[name] = view.states[name].take(indices, positions)[0]
+        if view.mask is not None:
+            positions = inputs[self._tokens].shape[1] if self._free else view.length
+            seen_, inside = view.mask.take(indices, positions)
+            found[taps.MASK] = (seen_[..., 0] & inside)[:, None, None]
+        return {name: value.to(device) for name, value in found.items()}
+
+    # -- what may be kept ------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _free(self) -> bool:
+        """Whether the number of positions differs from batch to batch."""
+        return any(dim > 0 for spec in self.pair.teacher.inputs for dim in spec.dynamic)
+
+    @cached_property
+    def _tokens(self) -> int:
+        """The input whose length is that of the hidden states."""
+        return next(i for i, spec in enumerate(self.pair.teacher.inputs) if 1 in spec.dynamic)
+
+    def _padding_known(self, found: Named, inputs: Sequence[Tensor], mask: Tensor | None) -> bool:
+        """Whether every sample has a mask over its positions that begins with the first of them."""
+        lengths = {found[name].shape[1] for name in self._names}
+        dynamic = [x for x, spec in zip(inputs, self.pair.teacher.inputs, strict=True) if 1 in spec.dynamic]
+        if mask is None or not dynamic or not bool(mask[:, 0].all()):
+            return False
+        own = len(found[taps.MASK]) == len(inputs[0])
+        return own and lengths | {x.shape[1] for x in dynamic} == {mask.shape[1]}
+
+    # -- making and reading ----------------------------------------------------------------------------------------
+
+    def _run(self, inputs: tuple[Tensor, ...]) -> Named:
+        device = inputs[0].device.type
+        with torch.no_grad(), reduced(device, bfloat16_is_fast(device)):
+            found: Named = self.teacher(*as_trained(inputs, device))
+        return found
+
+    def _path(self, number: int, part: str) -> Path:
+        return self.folder / f"view{number}.{part}"
+
+    def _load(self, number: int) -> _View:
+        filters = hashlib.sha256(b"".join(p.detach().numpy().tobytes() for p in self.teacher.projections.parameters()))
+        drawn = self.views.key if self.views else ""
+        parts = (self.pair.teacher.fingerprint, filters.hexdigest(), self._names, self.split.fingerprint, number, drawn)
+        key = hashlib.sha256(repr(parts).encode()).hexdigest()
+        index = checkpoint.load(self._path(number, "index"), key)
+        if index is None:
+            index = {"key": key, **self._compute(number)}
+            checkpoint.save(self._path(number, "index"), index)
+        offsets: list[Tensor] = index["offsets"]
+        states = {}
+        for i, name in enumerate(self._names):
+            total, width = int(offsets[i][-1]), index["widths"][i]
+            path = str(self._path(number, f"states{i}"))
+            values = torch.from_file(path, shared=False, size=total * width, dtype=torch.bfloat16)
+            states[name] = Rows(values.view(total, width), offsets[i])
+        mask = None if index["mask"] is None else Rows(index["mask"][:, None], index["mask_offsets"])
+        return _View(index["logits"], states, mask, index["length"])
+
+    def _compute(self, number: int) -> dict[str, Any]:
+        # Files change one by one: without their index none of them counts.
+        self._path(number, "index").unlink(missing_ok=True)
+        made = _Made(len(self._names))
+        with ExitStack() as stack:
+            files = [
+                stack.enter_context(checkpoint.whole(self._path(number, f"states{i}"))) for i in range(len(self._names))
+            ]
+            for indices in torch.split(torch.arange(len(self.split)), _BATCH):
+                found = self._run(seen(self.split, self.views, indices, number).inputs)
+                made.add(found, self._names, files)
+                self.progress.update(int(indices[-1]) + 1, len(self.split), f"view {number}: teacher's hidden states")
+        return made.index()
+
+
+class _Made:
+    """Gathers what a pass over the split makes."""
+
+    def __init__(self, layers: int) -> None:
+        self._logits: list[Tensor] = []
+        self._masks: list[Tensor] = []
+        self._mask_counts: list[Tensor] = []
+        self._counts: list[list[Tensor]] = [[] for _ in range(layers)]
+        self._widths, self._length = [0] * layers, 0
+
+    def add(self, found: Named, names: Sequence[str], files: Sequence[IO[bytes]]) -> None:
+        """Take a batch; hidden states go to their files."""
+        logits = next(iter(found.values())).float().cpu()
+        if not all(x.isfinite().all() for x in (logits, *(found[name] for name in names))):
+            raise InputError(
+                "the teacher's hidden states hold NaN or infinite values", "check its weights and the data"
+            )
+        self._logits.append(logits)
+        mask = _mask(found, len(logits))
+        if mask is not None:
+            self._length = max(self._length, mask.shape[1])
+            self._mask_counts.append(_counts(mask, len(logits), mask.shape[1]))
+            self._masks.append(mask[_inside(self._mask_counts[-1], mask.shape[1])])
+        for i, (name, file) in enumerate(zip(names, files, strict=True)):
+            state = found[name].bfloat16().cpu()
+            counts = _counts(mask, len(state), state.shape[1])
+            self._counts[i].append(counts)
+            self._widths[i] = state.shape[2]
+            file.write(state[_inside(counts, state.shape[1])].view(torch.uint8).numpy().data)
+
+    def index(self) -> dict[str, Any]:
+        """All but the hidden states."""
+        return {
+            "logits": torch.cat(self._logits),
+            "offsets": [_offsets(counts) for counts in self._counts],
+            "widths": self._widths,
+            "mask": torch.cat(self._masks) if self._masks else None,
+            "mask_offsets": _offsets(self._mask_counts),
+            "length": self._length,
+        }
+
+
+def _mask(found: Named, count: int) -> Tensor | None:
+    """(N, T): which positions are no padding, where the teacher says so."""
+    return taps.visible(found[taps.MASK]).expand(count, -1).cpu() if taps.MASK in found else None
+
+
+def _counts(mask: Tensor | None, count: int, positions: int) -> Tensor:
+    """(N,): positions up to the last that is no padding; all where no mask is over as many."""
+    if mask is None or mask.shape[1] != positions:
+        return torch.full((count,), positions)
+    return positions - mask.flip(1).int().argmax(1)
+
+
+def _inside(counts: Tensor, positions: int) -> Tensor:
+    return torch.arange(positions) < counts[:, None]
+
+
+def _offsets(counts: Sequence[Tensor]) -> Tensor:
+    return torch.cat([torch.zeros(1, dtype=torch.int64), *counts]).cumsum(0)
+
+
+def _positions(shape: Sequence[int], dim: int) -> int:
+    """All but the batch and the channels."""
+    return int(torch.Size([n for d, n in enumerate(shape) if d not in (0, dim)]).numel())

@@ -1,0 +1,110 @@
+"""`QuantizationAwareTraining`: weights and scales trained under rounding, against the teacher."""
+
+from dataclasses import replace
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from compactor.budget import Budget
+from compactor.ir.program import Program
+from compactor.ir.quantizing import quantized
+from compactor.ir.quantplan import QuantPlan
+from compactor.passes.distill import recipe as recipes
+from compactor.passes.distill.logits import LogitsConfig, LogitsDistillation
+from compactor.passes.distill.student import State, described, guided_epochs, selection
+from compactor.passes.distill.variants import augmented
+from compactor.passes.quantize.calibrate import Calibrated, CalibrationConfig, calibrated
+from compactor.passes.quantize.ptq import counts, integers
+from compactor.passes.quantize.sensitivity import runner
+from compactor.pipeline.context import PassContext
+from compactor.pipeline.passes import PassConfig, PassResult
+from compactor.target import Target
+from compactor.training import TrainConfig, effort
+from compactor.training.cache import Teacher
+from compactor.training.fakequant import fake_quantized, learned
+from compactor.training.inside import Inside, InsideWeights
+
+_SHARE = 4
+"""A student that was distilled already needs a fourth of the epochs."""
+
+_FEW_BITS = 10
+"""Convolutions of fewer than 8 bits have further to go, and bear a higher rate (LSQ, section 3)."""
+
+
+class QatConfig(LogitsConfig, CalibrationConfig):
+    """Options of `quantize.qat`: those of `distill.logits`, of calibration, and what is compared inside.
+
+    The loss is by rank (`losses.top_k`) unless another is chosen.
+    """
+
+    temperature: float = Field(1.0, gt=0, description="softens teacher and student")
+    loss: Literal["kl", "dkd", "topk"] = Field("topk", description="Hinton's divergence, the decoupled, or by rank")
+    attention_maps: float = Field(0.0, ge=0, description="weight of the attention maps; the teacher runs every step")
+    attention_outputs: float = Field(0.0, ge=0, description="weight of what leaves the blocks of attention; likewise")
+
+
+class QuantizationAwareTraining(LogitsDistillation):
+    """Calibrate as `quantize.ptq` does, then train weights and scales (LSQ, ICLR 2020) against the teacher.
+
+    The graph trained is the deployed one: batch norms folded, quantizers where the plan has them. The result is the
+    state that scores best on ``dev``, as `quantize.ptq` would store it, or `quantize.ptq`'s own where training does not
+    better it. Weights of 4 and 3 bits are stored as int8: they show what fewer bits cost, and run no faster.
+    Raises what `calibrated` raises, before any training, and `DivergedError`.
+    """
+
+    name: ClassVar[str] = "quantize.qat"
+    version: ClassVar[int] = 1
+    requires: ClassVar[frozenset[str]] = frozenset({"canonical", "batchnorm_folded"})
+    ensures: ClassVar[frozenset[str]] = frozenset({"quantized", "trained"})
+    after: ClassVar[tuple[str, ...]] = ("canonicalize", "search", "prune", "distill", "fold_batchnorm")
+    before: ClassVar[tuple[str, ...]] = ()
+    needs: ClassVar[dict[str, str]] = {"nncf": "quantize"}
+    Config: ClassVar[type[PassConfig]] = QatConfig
+
+    def refuses(self, program: Program, target: Target, budget: Budget) -> list[str]:
+        """Devices without integers."""
+        return integers(target)
+
+    def run(self, program: Program, ctx: PassContext) -> PassResult:
+        """Calibrate and train. Metrics: those of `distill.logits` and `quantize.ptq`."""
+        found = calibrated(program, ctx, self.config)
+        train = augmented(ctx, self.config.variants)
+        ctx = replace(ctx, data=replace(ctx.data, train=train))
+        teacher = Teacher(ctx.teacher)
+        metric, evaluate = selection(lambda state: runner(*_at(found, state)), teacher, ctx)
+        before = evaluate({})
+        inside = self._inside(found.program, ctx)
+        student = inside.student if inside else found.program
+        objective = self.objective(found.program, teacher, ctx, inside)
+        module = fake_quantized(student, found.plan, dropout=self.config.dropout)
+        settings = self._settings(found.program, ctx, objective.count, guided=inside is not None)
+        result, known = self.fitted(module, objective, settings, evaluate, ctx)
+        facts = {"metric": metric, **described(result, before), "samples": len(train), **known}
+        state: State = result.state if result.score is not None and result.score >= before else {}
+        trained, plan = _at(found, state)
+        plan.check(ctx.backend.rules)
+        metrics = {**facts, **counts(plan), "calibration": found.facts}
+        return PassResult(quantized(trained, plan), True, metrics)
+
+    def _inside(self, program: Program, ctx: PassContext) -> Inside | None:
+        """What is compared inside: with the teacher folded like the student, so that they share their names."""
+        config = self.config
+        weights = InsideWeights(config.attention_maps, config.attention_outputs, config.relation)
+        if not weights:
+            return None
+        teacher = ctx.apply(ctx.teacher, [("canonicalize", {}), ("fold_batchnorm", {})])
+        return Inside(program, teacher, weights)
+
+    def _settings(self, program: Program, ctx: PassContext, views: int, *, guided: bool) -> TrainConfig:
+        train = ctx.data.train
+        epochs = (
+            guided_epochs(program, ctx) if guided else effort.epochs(ctx.effort, program, ctx.teacher, train, views)
+        )
+        settings = self.settings(program, ctx, max(1, epochs // _SHARE))
+        few = self.config.bits < 8 and recipes.recipe_of(ctx.teacher) is recipes.NORMED_BY_BATCH
+        return settings.model_copy(update={"lr": _FEW_BITS * settings.lr}) if few and not self.config.lr else settings
+
+
+def _at(found: Calibrated, state: State) -> tuple[Program, QuantPlan]:
+    """Weights and scales of a state."""
+    return found.program.with_state(state), learned(found.plan, state)

@@ -1,0 +1,1 @@
+"""Devices over SSH, against a real server on this machine."""
