@@ -129,7 +129,7 @@ class _Insertion:
         name = self._stored_name(q)
         numbers = (("scale", q.scale), ("zero_point", q.zero_point))
         own = [self._stored(self._fresh(f"{name}_{what}"), tensor) for what, tensor in numbers]
-        args = (self._stored(name, stored), *own, q.axis, *rest)
+        args: tuple[Any, ...] = (self._stored(name, stored), *own, q.axis, *rest)
         return self.graph.call_function(ops.dequantize_per_channel.default, args)
 
     def _stored_name(self, q: Quantizer) -> str:

@@ -55,7 +55,9 @@ class Row:
             "predicted": None if self.predicted is None else self.predicted.to_dict(),
             "measured": None if self.measured is None else self.measured.to_dict(),
             "error": self.error,
-            "failure": None if self.failure is None else {"message": self.failure.message, "remedy": self.failure.remedy},
+            "failure": None
+            if self.failure is None
+            else {"message": self.failure.message, "remedy": self.failure.remedy},
         }
 
 
