@@ -27,8 +27,9 @@ CALL = len(KINDS)
 """The number of a kind beside the kernels': what a runtime spends once per inference."""
 FUSED = CALL + 1
 """The number of the first of `EPILOGUES` as a kind."""
-VERSION = 2
+VERSION = 3
 """Of what is kept: fits of another are not read."""
+_VECTOR, _ODD = 16, 2.0
 _ROUNDS = 10
 _OUTPUTS = 5
 _NEGLIGIBLE = 1e-4
@@ -75,13 +76,24 @@ def table_rows(
     """The same from tables, a row per kernel: rows, columns, depth, groups, inputs, outputs, weights; and ``fused``."""
     owner, epilogue = np.nonzero(fused)
     count = len(kinds)
-    sizes = np.zeros((count + 1 + len(owner), 7))
-    sizes[:count], sizes[count + 1 :, _OUTPUTS] = np.log2(table + 1.0), np.log2(fused[owner, epilogue] + 1)
+    sizes = np.zeros((count + 1 + len(owner), 9))
+    sizes[:count, :7], sizes[count + 1 :, _OUTPUTS] = np.log2(table + 1.0), np.log2(fused[owner, epilogue] + 1)
+    sizes[:count, 7], sizes[:count, 8] = (
+        _padding(np.where(table[:, 1] > 1, table[:, 1], table[:, 3])),
+        _padding(table[:, 2]),
+    )
     return Rows(
         np.concatenate([np.array([*kinds, CALL], dtype=np.intp), FUSED + epilogue]), sizes,
         np.concatenate([base, [max(call_us, 1.0)], fused_us[owner, epilogue]]),
         np.concatenate([np.arange(count + 1), owner]),
     )  # fmt: skip
+
+
+def _padding(sizes: NDArray[Any]) -> Floats:
+    """How much of whole vectors of `_VECTOR` numbers would be padding, in doublings, weighed by `_ODD`."""
+    whole = np.maximum(sizes, 1.0)
+    padding: Floats = _ODD * np.log2(np.ceil(whole / _VECTOR) * _VECTOR / whole)
+    return padding
 
 
 @dataclass(frozen=True)

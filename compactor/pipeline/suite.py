@@ -27,7 +27,9 @@ def network(seed: int) -> tuple[nn.Module, tuple[Tensor, ...]]:
 def _images(draw: Random) -> tuple[nn.Module, tuple[Tensor, ...]]:
     size = draw.choice((24, 32, 32, 48, 64, 96, 128, 160, 224))
     stride = draw.choice((1, 2) if size <= 48 else (2, 4))
-    width = draw.choice((8, 12, 16, 16, 24, 32, 48, 64))
+    # Half of them have widths as searches and pruning leave them: no runtime's vectors divide these.
+    odd = draw.random() < 0.5
+    width = draw.randint(6, 64) if odd else draw.choice((8, 12, 16, 16, 24, 32, 48, 64))
     act = draw.choice(_ACTIVATIONS)
     layers: list[nn.Module] = [_conv(3, width, draw.choice((3, 4, 5, 7)), stride, act)]
     side, budget = size // stride, LARGEST
@@ -41,7 +43,8 @@ def _images(draw: Random) -> tuple[nn.Module, tuple[Tensor, ...]]:
                 layers.append(block)
         if side < 6:
             break
-        wider = min(512, int(width * draw.choice((1, 1.5, 2, 2))) // 4 * 4)
+        wider = min(512, int(width * draw.choice((1, 1.5, 2, 2))))
+        wider = wider + draw.randint(-3, 3) if odd else wider // 4 * 4
         layers.append(_down(draw, width, wider, act))
         width, side = wider, (side + 1) // 2
     head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, draw.choice((2, 10, 100, 1000)))]
@@ -115,14 +118,15 @@ def _basic(draw: Random, width: int, act: Callable[[], nn.Module]) -> nn.Module:
 
 
 def _bottleneck(draw: Random, width: int, act: Callable[[], nn.Module]) -> nn.Module:
-    inner = max(4, width // draw.choice((1, 2, 4)))
+    inner = max(4, width // draw.choice((1, 2, 4)) - draw.choice((0, 0, width % 3)))
     groups = draw.choice([g for g in (1, 1, 2, 4, inner // 16, inner // 8) if g and inner % g == 0])
     body = (_conv(width, inner, 1, 1, act), _conv(inner, inner, 3, 1, act, groups), _conv(inner, width, 1, 1, None))
     return _Residual(nn.Sequential(*body), act())
 
 
 def _inverted(draw: Random, width: int, act: Callable[[], nn.Module]) -> nn.Module:
-    inner, kernel = width * draw.choice((2, 3, 4, 6)), draw.choice((3, 3, 5, 7))
+    inner = width * draw.choice((2, 3, 4, 6)) - draw.choice((0, 0, draw.randrange(width)))
+    kernel = draw.choice((3, 3, 5, 7))
     middle = [_Squeeze(inner, max(4, inner // draw.choice((4, 8))))] if draw.random() < 0.4 else []
     body = (_conv(width, inner, 1, 1, act), _conv(inner, inner, kernel, 1, act, inner), *middle)
     return _Residual(nn.Sequential(*body, _conv(inner, width, 1, 1, None)), nn.Identity())
@@ -155,16 +159,19 @@ _BLOCKS = (_plain, _basic, _bottleneck, _inverted, _inverted, _joined, _channelw
 
 
 def _tokens(draw: Random) -> tuple[nn.Module, tuple[Tensor, ...]]:
-    width = draw.choice((48, 64, 96, 128, 192, 256, 312, 384, 512))
+    odd = draw.random() < 0.5
+    width = draw.randint(48, 512) if odd else draw.choice((48, 64, 96, 128, 192, 256, 312, 384, 512))
     length = draw.choice((16, 24, 32, 48, 64, 96, 128, 196))
-    heads = draw.choice([h for h in (1, 2, 3, 4, 6, 8, 12) if width % h == 0])
+    heads = draw.randint(1, 12) if odd else draw.choice([h for h in (1, 2, 3, 4, 6, 8, 12) if width % h == 0])
+    attended = heads * draw.choice((16, 24, 32, 32, 64)) if odd else width
     layers, budget = [], LARGEST
-    inner = int(width * draw.choice((1, 2, 3, 4)))
+    inner = int(width * (draw.uniform(1, 4) if odd else draw.choice((1, 2, 3, 4))))
     options = (draw.random() < 0.5, draw.choice((F.gelu, F.gelu, F.relu, F.silu)), draw.random() < 0.25)
     fewer = draw.choice((1, 1, 1, 2, 4)) if length >= 32 else 1
-    groups = draw.choice([g for g in (0, 0, 0, 0, 1, 2, 4) if not g or width % g == inner % g == 0])
+    sizes = (width, attended, inner)
+    groups = draw.choice([g for g in (0, 0, 0, 0, 1, 2, 4) if not g or not any(n % g for n in sizes)])
     for _ in range(draw.randint(1, 6)):
-        layer = _Layer(width, heads, inner, *options, fewer, groups)
+        layer = _Layer(sizes, heads, *options, fewer, groups)
         cost = sum(p.numel() for p in layer.parameters()) * length
         if cost < budget:
             budget -= cost
@@ -191,16 +198,16 @@ class _Alone(nn.Module):
 
 
 class _Layer(nn.Module):
-    """Self-attention and a feed-forward pair, normed before or after, gated or not.
+    """Self-attention and a feed-forward pair, normed before or after, gated or not; ``sizes`` are the residual width,
+    that of all heads together, and that in the feed-forward pair.
 
     Keys and values may be ``fewer``, by a strided convolution; with ``groups`` products are convolutions.
     """
 
     def __init__(
         self,
-        width: int,
+        sizes: tuple[int, int, int],
         heads: int,
-        inner: int,
         before: bool,
         act: Callable[[Tensor], Tensor],
         gated: bool,
@@ -212,8 +219,10 @@ class _Layer(nn.Module):
         def product(a: int, b: int) -> nn.Module:
             return _Alone(a, b, groups) if groups else nn.Linear(a, b)
 
+        width, attended, inner = sizes
         self.heads, self.before, self.act = heads, before, act
-        self.q, self.k, self.v, self.out = (product(width, width) for _ in range(4))
+        self.q, self.k, self.v = (product(width, attended) for _ in range(3))
+        self.out = product(attended, width)
         self.up, self.down = product(width, inner), product(inner, width)
         self.gate = nn.Linear(width, inner) if gated else None
         self.fewer = nn.Conv1d(width, width, fewer, fewer) if fewer > 1 else None
