@@ -24,7 +24,7 @@ _BENT = frozenset(
 _CHANNELS = {"conv1d": 1, "conv2d": 1, "conv3d": 1, "linear": -1}
 """Layers with weights, and the dimension of their channels."""
 _SAMPLES = 8
-_MOST = 64
+_MOST = 8
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ def class_gradient(pooled: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
 def independence(features: Tensor) -> float:
     """The least eigenvalue of the correlations between channels, times channels over those looked at.
 
-    ``features``: (channels, positions). At most 64 channels are looked at, evenly spaced (the paper's `MeCo_opt` draws
-    8). Zero where positions are too few to tell that channels are independent.
+    ``features``: (channels, positions). At most 8 channels are looked at (the paper's `MeCo_opt`), evenly spaced: the
+    least eigenvalue falls with their number, so that of all would favour narrow networks. Zero where positions are too few to tell that channels are independent.
     """
     channels = len(features)
     if channels > _MOST:
