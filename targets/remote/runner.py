@@ -45,19 +45,25 @@ class Query:
 
 def main() -> None:
     """Do the job and write what came of it."""
-    folder = Path(sys.argv[1])
-    threading.Thread(target=_watch, args=(folder,), daemon=True).start()
+    folder, left = Path(sys.argv[1]), threading.Event()
+    watcher = threading.Thread(target=_watch, args=(folder, left), daemon=True)
+    watcher.start()
     try:
-        result = work(folder)
-    except CompactorError as error:
-        parts = {"kind": type(error).__name__, "message": error.message, "remedy": error.remedy}
-        result = {"error": parts}
-    (folder / "result.json").write_text(json.dumps(result))
+        try:
+            result = work(folder)
+        except CompactorError as error:
+            parts = {"kind": type(error).__name__, "message": error.message, "remedy": error.remedy}
+            result = {"error": parts}
+        (folder / "result.json").write_text(json.dumps(result))
+    finally:
+        if left.is_set():  # what failed may have missed a file that is gone already
+            watcher.join()
 
 
-def _watch(folder: Path) -> None:
+def _watch(folder: Path, left: threading.Event) -> None:
     """End when the supervisor has: it holds the other end of stdin."""
     os.read(0, 1)
+    left.set()
     end = time.monotonic() + _PATIENCE
     while folder.exists() and time.monotonic() < end:  # a runtime's own threads may be writing there
         shutil.rmtree(folder, ignore_errors=True)

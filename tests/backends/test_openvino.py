@@ -22,10 +22,11 @@ class TestOpenVINO(BackendContract):
 
     def hide_runtime(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The core is cached, so the cache goes too."""
-        from compactor.backends.openvino import backend
+        from compactor.backends.openvino import backend, runtime
 
         super().hide_runtime(monkeypatch)
-        monkeypatch.setattr(backend, "_core", backend._core.__wrapped__)
+        for module in (backend, runtime):
+            monkeypatch.setattr(module, "core", module.core.__wrapped__)
 
 
 def lower(model: str, precision: str, folder: Path) -> Lowered:

@@ -237,6 +237,9 @@ def test_the_command_is_interrupted(number: signal.Signals, artifact: Artifact, 
     command = [sys.executable, "-m", "compactor", "finish", str(artifact.folder), "--device", device.url()]
     started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
     wait(lambda: device.busy(WORKER))
+    for worker, words in device.processes().items():
+        if any(WORKER in word for word in words):
+            os.kill(worker, signal.SIGSTOP)  # it cannot be done before the signal comes
     started.send_signal(number)
     _, text = started.communicate(timeout=60)
     assert started.returncode == (130 if number == signal.SIGINT else -signal.SIGKILL), text

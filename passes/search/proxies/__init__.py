@@ -21,8 +21,8 @@ PROXIES: Mapping[str, Proxy] = {
 }  # fmt: skip
 
 DEFAULT = "meco+relation+params+macs"
-"""Among the best on the half of NAS-Bench-201 that ``benchmarks.search.nasbench --tune`` looks at. There, parameters and
-arithmetic rank alike; where widths and depths differ they do not, and either alone is outwitted by evolution."""
+"""Among the best on the half of NAS-Bench-201 that ``benchmarks.search.nasbench --tune`` looks at. Parameters and
+arithmetic rank alike there; where widths and depths differ they do not, and evolution outwits either alone."""
 
 
 def parse(text: str) -> tuple[Proxy, ...]:

@@ -77,7 +77,8 @@ def independence(features: Tensor) -> float:
     """The least eigenvalue of the correlations between channels, times channels over those looked at.
 
     ``features``: (channels, positions). At most 8 channels are looked at (the paper's `MeCo_opt`), evenly spaced: the
-    least eigenvalue falls with their number, so that of all would favour narrow networks. Zero where positions are too few to tell that channels are independent.
+    least eigenvalue falls with their number, so that of all would favour narrow networks. Zero where positions are too
+    few to tell that channels are independent.
     """
     channels = len(features)
     if channels > _MOST:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compactor.data import Batch
-from compactor.errors import UsageError
+from compactor.errors import InputError, UsageError
 from compactor.ir.program import Program
 from compactor.ir.slicing import slice_program
 from compactor.ir.space import space_of
@@ -181,9 +181,11 @@ class Deep(nn.Module):
 
 
 def test_overflow_is_the_worst_score() -> None:
-    deep = export(Deep(), (4, 64))
+    deep, shallow = export(Deep(), (4, 64)), export(nn.Linear(64, 10), (4, 64))
     look = Batch(deep.example_inputs(4), None)
-    assert scores(deep, deep, "relation", look) == (WORST,)
+    assert scores(deep, shallow, "relation", look) == (WORST,)
+    with pytest.raises(InputError, match="features hold NaN or infinite"):
+        scores(deep, deep, "relation", look)
 
 
 def test_wider_networks_have_more_patterns() -> None:
