@@ -34,7 +34,7 @@ class DiswotConfig(RangeConfig):
 
     score: str = Field("default", description="proxies whose ranks are summed, like relation+macs")
     candidates: int | None = Field(None, ge=1, description="how many are scored; by effort if absent")
-    wider: float = Field(2.0, ge=1, le=8, description="largest width, in widths of the teacher; 1: never wider")
+    wider: float = Field(1.0, ge=1, le=8, description="largest width, in widths of the teacher; 1: never wider")
     population: int = Field(36, ge=2, description="candidates that are alive")
     tournament: int = Field(8, ge=1, description="candidates of which the best has a child")
     batches: int = Field(1, ge=1, description="batches that candidates are scored on")

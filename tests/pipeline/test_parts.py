@@ -53,9 +53,8 @@ def _profiled(name: str, precision: str, folder: Path) -> tuple[Sample, list[Par
 def test_runtimes_tell_which_kernel_takes_the_time(name: str, precision: str, tmp_path: Path) -> None:
     found, timed = _profiled(name, precision, tmp_path)
     assert sorted(i for part in timed for i in part.kernels) == list(range(len(found.kernels)))
-    most = max(range(len(found.kernels)), key=lambda i: found.kernels[i].macs)
-    usual = sorted(part.us for part in timed)[len(timed) // 2]
-    assert next(part.us for part in timed if most in part.kernels) > 4 * usual, "one hiccup may be slower still"
+    slowest = max(timed, key=lambda part: part.us)
+    assert max(found.kernels, key=lambda k: k.macs) in [found.kernels[i] for i in slowest.kernels]
     alone = {found.kernels[part.kernels[0]].kind for part in timed if len(part.kernels) == 1}
     assert {"conv", "linear"} <= alone, "what runs by itself is told apart"
 
