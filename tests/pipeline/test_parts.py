@@ -1,6 +1,7 @@
 """From executed nodes to kernels: nothing is counted twice, nothing is lost."""
 
 from pathlib import Path
+from statistics import median
 
 import pytest
 import torch
@@ -37,25 +38,27 @@ class _Mixed(nn.Module):
         return result
 
 
-def _profiled(name: str, precision: str, folder: Path) -> tuple[Sample, list[Part]]:
+def _profiled(name: str, precision: str, folder: Path) -> tuple[Sample, list[list[Part]]]:
     target = profiles.resolve(name)
     torch.manual_seed(0)
     program = prepare(export(_Mixed().eval(), (torch.randn(2, 3, 32, 32),)), target, folder)
     found = sample(program, precision, target, folder)
     backend = backend_of(target)
     assert isinstance(backend, Profiler)
-    runs = [backend.profile(found.lowered, found.inputs, seconds=0.1) for _ in range(6)]
-    each = [parts(executed, found.places, len(found.kernels)) for executed in runs]
-    return found, [min(same, key=lambda part: part.us) for same in zip(*each, strict=True)]  # hiccups only add
+    runs = [backend.profile(found.lowered, found.inputs, seconds=0.1) for _ in range(7)]
+    return found, [parts(executed, found.places, len(found.kernels)) for executed in runs]
 
 
 @pytest.mark.parametrize(("name", "precision"), CASES)
 def test_runtimes_tell_which_kernel_takes_the_time(name: str, precision: str, tmp_path: Path) -> None:
-    found, timed = _profiled(name, precision, tmp_path)
-    assert sorted(i for part in timed for i in part.kernels) == list(range(len(found.kernels)))
-    slowest = max(timed, key=lambda part: part.us)
-    assert max(found.kernels, key=lambda k: k.macs) in [found.kernels[i] for i in slowest.kernels]
-    alone = {found.kernels[part.kernels[0]].kind for part in timed if len(part.kernels) == 1}
+    found, runs = _profiled(name, precision, tmp_path)
+    numbers = range(len(found.kernels))
+    for timed in runs:
+        assert sorted(i for part in timed for i in part.kernels) == list(numbers)
+    least = [min(next(part.us for part in timed if i in part.kernels) for timed in runs) for i in numbers]
+    most = max(numbers, key=lambda i: found.kernels[i].macs)
+    assert least[most] > max(least) / 2 and least[most] > 2 * median(least), "a busy machine only adds"
+    alone = {found.kernels[part.kernels[0]].kind for part in runs[0] if len(part.kernels) == 1}
     assert {"conv", "linear"} <= alone, "what runs by itself is told apart"
 
 
