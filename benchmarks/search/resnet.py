@@ -23,9 +23,8 @@ import numpy as np
 import torch
 
 from benchmarks import data, facts
-from benchmarks.search.autodistil import Lines, Predicted
+from benchmarks.search.autodistil import Lines, Predicted, context
 from compactor import frontend, scoring
-from compactor.budget import Budget
 from compactor.ir.program import Program
 from compactor.ir.slicing import slice_program
 from compactor.ir.space import space_of
@@ -39,7 +38,7 @@ from compactor.passes.search.study import DiswotConfig
 from compactor.passes.search.uniform import UniformConfig, UniformSearch
 from compactor.pipeline.canonical import canonical
 from compactor.pipeline.context import PassContext
-from compactor.pipeline.request import backend_of, open_data
+from compactor.pipeline.request import open_data
 
 RATIOS = (2.0, 4.0, 8.0)
 CHEAPER, PER_SECOND = 180.0, 15.0
@@ -175,11 +174,7 @@ def main(arguments: list[str] | None = None) -> int:
     source = open_data(data.prepare_cifar10(WORK.parent / "cifar10"), teacher, options.seed)
     source = replace(source, train=data.drawn(source.train, options.samples, options.seed))
     target: Any = Predicted("host-cpu", precisions=("float32",))
-    options.work.mkdir(parents=True, exist_ok=True)
-    ctx = PassContext(
-        teacher=teacher, target=target, backend=backend_of(target), data=source, budget=Budget(),
-        workspace=options.work, seed=options.seed, progress=Lines(60),
-    )  # fmt: skip
+    ctx = replace(context(teacher, source, options.work, options.seed, Lines(60)), target=target)
     found = {f"{ratio:g}": at(teacher, ratio, ctx, options) for ratio in options.ratios}
     cost = costs(teacher, next(iter(found.values())), ctx, options)
     passed = verdicts(found, cost, options)
