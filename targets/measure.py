@@ -78,7 +78,7 @@ def compare(
     Every session gets at least ``queries`` queries and ``seconds`` seconds, unless ``limit`` seconds are over.
     Raises `UsageError` for no sessions or a count that is not positive.
     """
-    runs = {name: _query(session, inputs) for name, session in sessions.items()}
+    runs = {name: session.query(inputs) for name, session in sessions.items()}
     found = timed(runs, queries=queries, seconds=seconds, warmup=warmup, limit=limit)
     return {name: summarize(found[name], queries, getattr(s, "threads", None)) for name, s in sessions.items()}
 
@@ -125,11 +125,6 @@ def summarize(samples: Samples, queries: int = QUERIES, threads: int | None = No
     if len(ms) >= queries and max(thirds) > _DRIFT * min(thirds):
         warnings.append(f"drifting: the median moved by {max(thirds) / min(thirds) - 1:.0%} during the measurement")
     return Latency(p50, "measured", p90, p99, len(ms), threads=threads, warning="; ".join(warnings) or None)
-
-
-def _query(session: "Session", inputs: "Sequence[Tensor]") -> Callable[[], object]:
-    fixed = tuple(t.contiguous() for t in inputs)
-    return lambda: session(fixed)
 
 
 def _warm(run: Callable[[], object], seconds: float) -> None:
