@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from benchmarks import data, facts
-from benchmarks.search.autodistil import Lines, context
+from benchmarks.around import context, predicted
 from compactor import frontend, scoring
 from compactor.data import DataSource
 from compactor.ir.program import Program
@@ -110,7 +110,7 @@ def study(name: str, case: Case, given: argparse.Namespace) -> dict[str, Any]:
     if given.limit is not None:
         splits = (source.train, source.dev, source.test or source.dev)
         source = DataSource(*(Part(s, torch.arange(min(given.limit, len(s)))) for s in splits))
-    ctx = context(teacher, source, _made(given.work / name), 0, Lines())
+    ctx = context(teacher, source, predicted(), given.work / name)
     student = distilled(teacher, ctx, given.speedup, given.student_epochs)
     result: dict[str, Any] = {
         "teacher": {**scores(teacher, ctx), "macs": teacher.cost().macs},
