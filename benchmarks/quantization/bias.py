@@ -1,7 +1,7 @@
 """What a teacher's best classes alone teach a student: ``python -m benchmarks.quantization.bias``.
 
 A student of half the width of the language model of `benchmarks.quantization.corpus`, sliced from it, is distilled at
-temperature 1 without labels to: all logits (``full``); the k best classes scaled up to a distribution (``naive``); those
+temperature 1 without labels to: all logits (``full``); the k best classes scaled to a distribution (``naive``); these
 and one bucket for all others (``bucket``); that and the divergence among the others (``topk``); classes drawn from the
 teacher (``draws``). Naive targets are biased (sparse logit sampling, arXiv 2503.16870, section 3): their student is
 surer than right. Perplexity and expected calibration error on ``test``, as mean and spread over seeds.

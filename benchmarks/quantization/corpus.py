@@ -35,7 +35,7 @@ class Language:
     length: int = 32
     width: int = 128
     layers: int = 4
-    epochs: int = 4
+    epochs: int = 2
     lr: float = 2e-3
     seed: int = 0
 
@@ -82,8 +82,6 @@ def prepared(language: Language, work: Path) -> tuple[Program, DataSource]:
     if not path.exists():
         trained(language, source, folder).save(path)
     return canonical(frontend.load(path)), source
-
-
 
 
 # -- text --------------------------------------------------------------------------------------------------------------
@@ -200,5 +198,3 @@ def calibration_error(confidences: Tensor, hits: Tensor, bins: int = BINS) -> fl
     which = (confidences * bins).long().clamp(max=bins - 1)
     gaps = torch.zeros(bins, dtype=torch.float64).index_add_(0, which, hits.double() - confidences.double())
     return 100 * float(gaps.abs().sum() / len(confidences))
-
-

@@ -56,7 +56,7 @@ def changed(whole: Program) -> Program:
 
 def loss(objective: Distillation, student: Program, split: Split) -> float:
     micro = Micro(torch.arange(len(split)), 0, 0, 1, 0)
-    return float(objective.loss(student.module(), objective.batch(micro), micro))
+    return float(objective.loss(student.module(), objective.batch(micro), micro).detach())
 
 
 def test_classes_are_drawn_for_every_token_and_kept(tmp_path: Path) -> None:
