@@ -9,6 +9,7 @@ from torch import Tensor
 
 from compactor.data import Batch, DataSource, Split
 from compactor.errors import InputError, UnsupportedError
+from compactor.ir import padding
 from compactor.ir.program import Program
 from compactor.ir.widen import widen
 
@@ -77,12 +78,17 @@ def accuracy(run: Run, split: Split, batch: int = 64) -> float:
 
 
 def agreement(run: Run, reference: Run, split: Split, batch: int = 64) -> float:
-    """Percent of samples on which both have the same largest logit (first output, last axis)."""
+    """Percent of samples, of tokens where each has logits, on which both have the same largest logit.
+
+    Compared is the first output. Padding does not count where one of both is a Program whose mask tells it.
+    """
+    mask = next((padding.mask_input(model) for model in (reference, run) if isinstance(model, Program)), None)
     hits = total = 0
     for samples in batches(split, batch):
-        first, second = logits(run, samples.inputs).argmax(-1), logits(reference, samples.inputs).argmax(-1)
-        hits += int((first == second).sum())
-        total += first.numel()
+        first, second = logits(run, samples.inputs), logits(reference, samples.inputs)
+        same = (first.argmax(-1) == second.argmax(-1))[padding.tokens(first, samples.inputs, mask)]
+        hits += int(same.sum())
+        total += same.numel()
     return 100.0 * hits / total
 
 

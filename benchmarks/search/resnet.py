@@ -8,12 +8,10 @@ than their teacher. Random students are as large as the latency allows. Weights 
 """
 
 import argparse
-import json
 import os
 import statistics
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,6 +22,7 @@ import torch
 
 from benchmarks import data, facts
 from benchmarks.around import Lines, context, predicted
+from benchmarks.facts import kept
 from compactor import frontend, scoring
 from compactor.ir.program import Program
 from compactor.ir.slicing import slice_program
@@ -93,16 +92,6 @@ def train(teacher: Program, subnet: Subnet, epochs: int, ctx: PassContext, outpu
         "test_accuracy": round(scoring.accuracy(result.program, ctx.data.test or ctx.data.dev), 2),
         "seconds": round(seconds, 1), "subnet": subnet.to_dict(),
     }  # fmt: skip
-
-
-def kept(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What was made before, else made now and written: an interrupted run goes on."""
-    if not path.exists():
-        made = make()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(made))
-    found: dict[str, Any] = json.loads(path.read_text())
-    return found
 
 
 def at(teacher: Program, ratio: float, ctx: PassContext, options: argparse.Namespace) -> dict[str, Any]:

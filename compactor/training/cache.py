@@ -18,14 +18,18 @@ View = Callable[[tuple[Tensor, ...], Tensor], tuple[Tensor, ...]]
 """Maps inputs and their sample indices to what the teacher sees."""
 
 Kept = Callable[[Tensor, Tensor], Tensor]
-"""Maps logits (N, classes) and their sample indices to what is kept, (N, ...)."""
+"""Maps logits (N, ..., classes) and their sample indices to what is kept, (N, ...)."""
 
 
 class Teacher:
-    """A teacher that answers in the precision the machine is fast in. Returns its first output, (N, ..., classes)."""
+    """A teacher that answers in the precision the machine is fast in. Returns its first output, (N, ..., classes).
+
+    ``fixed``: all samples are of one length.
+    """
 
     def __init__(self, program: Program) -> None:
         self.fingerprint = program.fingerprint
+        self.fixed = not any(dim > 0 for spec in program.inputs for dim in spec.dynamic)
         self.reduced = bfloat16_is_fast() and program.precision == "float32"
         self._module = channels_last(program.module()) if self.reduced else program.module()
 
@@ -50,7 +54,7 @@ def outputs(
     batch: int = 256,
     progress: Progress | None = None,
 ) -> Tensor:
-    """The teacher's logits of every sample of ``split``, (N, classes), or what is ``kept`` of them, in its order.
+    """The teacher's logits of every sample of ``split``, (N, ..., classes), or what is ``kept`` of them, in its order.
 
     They stay in ``folder / name.outputs``: asked again for the same teacher and data, the teacher does not run.
     ``name`` and ``drawn`` must say all about the view and what is kept.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from compactor.data import Batch, Split
 from compactor.errors import UnsupportedError
+from compactor.ir import padding
 from compactor.ir.program import Program
 from compactor.pipeline.context import Progress, Silent
 from compactor.training import losses, taps
@@ -21,6 +22,17 @@ from compactor.training.views import Views, seen
 
 KEPT_BYTES = 1 << 30
 """Most memory that the teacher's kept outputs may take."""
+
+_ASKED = 1 << 24
+"""Logits that the teacher is asked for at once when its outputs are to be kept."""
+
+
+class Term(Protocol):
+    """What the student's logits are held against the teacher's by, in place of the plain divergence."""
+
+    def loss(self, found: Tensor, goal: Tensor, labels: Tensor | None, temperature: float, micro: Micro) -> Tensor:
+        """``found``: the student's logits (..., classes), ``goal``: the teacher's; the mean over all rows."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -64,15 +76,16 @@ class Draws:
     seed: int = 0
 
     def drawn(self, logits: Tensor, indices: Tensor, view: int) -> Tensor:
-        """Classes (N, count), int32, for logits (N, classes) of these samples of a view."""
+        """Classes (N, ..., count), int32, for logits (N, ..., classes) of these samples of a view."""
         random = generator(self.seed, view, int(indices[0]), 0xD7A5)
-        probabilities = (logits / self.temperature).softmax(-1)
-        return torch.multinomial(probabilities, self.count, replacement=True, generator=random).int()
+        rows = (logits / self.temperature).softmax(-1).flatten(0, -2)
+        found = torch.multinomial(rows, self.count, replacement=True, generator=random)
+        return found.int().view(*logits.shape[:-1], self.count)
 
     def logits(self, drawn: Tensor, classes: int) -> Tensor:
-        """Logits (N, classes) whose probabilities at the temperature are the shares."""
-        ones = torch.ones(drawn.shape)
-        shares = torch.zeros(len(drawn), classes).scatter_add_(1, drawn.long(), ones) / self.count
+        """Logits (N, ..., classes) whose probabilities at the temperature are the shares."""
+        counts = torch.zeros(*drawn.shape[:-1], classes).scatter_add_(-1, drawn.long(), torch.ones(drawn.shape))
+        shares = counts / self.count
         return self.temperature * shares.clamp_min(torch.finfo(torch.float32).tiny).log()
 
 
@@ -113,9 +126,10 @@ class Relation:
 class Distillation:
     """Soft targets of the teacher, who sees what the student sees, and by ``label_weight`` the true labels.
 
-    ``term`` takes the place of the plain divergence. Epoch e shows view e mod ``count``. With ``keep`` the teacher
-    answers once for each sample and view and its outputs, or ``draws`` from them, stay in ``workspace``; without, or
-    when they would not fit `KEPT_BYTES`, it runs in every step.
+    ``term`` takes the place of the plain divergence. Of token-wise logits (N, T, classes) those that the input ``mask``
+    hides do not count. Epoch e shows view e mod ``count``. With ``keep`` the teacher answers once for each sample and
+    view and its outputs, or ``draws`` from them, stay in ``workspace``; without, when they would not fit `KEPT_BYTES`,
+    or when they are token-wise and not all of one length, it runs in every step.
     """
 
     teacher: Teacher
@@ -123,11 +137,12 @@ class Distillation:
     workspace: Path
     temperature: float = 4.0
     label_weight: float = 0.0
-    term: Decoupled | TopK | None = None
+    term: Term | None = None
     guide: Guide | None = None
     draws: Draws | None = None
     views: Views | None = None
     count: int = 1
+    mask: int | None = None
     keep: bool = True
     progress: Progress = field(default_factory=Silent)
 
@@ -138,19 +153,19 @@ class Distillation:
                 f"the teacher's first output has shape {tuple(first.shape)}, not (N, classes) or (N, T, classes)",
                 "distillation of logits needs class logits",
             )
-        self._classes = first.shape[-1]
+        self._classes, self._rows = first.shape[-1], first[0, ..., 0].numel()
         each = self._classes if self.draws is None else self.draws.count
-        bytes_ = 4 * each * len(self.split) * self.count
-        self._kept = self.keep and first.dim() == 2 and bytes_ <= KEPT_BYTES
+        bytes_ = 4 * each * self._rows * len(self.split) * self.count
+        self._kept = self.keep and (first.dim() == 2 or self.teacher.fixed) and bytes_ <= KEPT_BYTES
         self._outputs: dict[int, Tensor] = {}
 
     @property
     def key(self) -> str:
-        """Teacher, options and views."""
+        """Teacher, options, views and what counts."""
         views = self.views.key if self.views else ""
         guide = self.guide.key if self.guide else "0.0"
         terms = f"{self.temperature} {self.label_weight} {self.term} {guide} {self.draws}"
-        return f"{self.teacher.fingerprint} {terms} {views} {self.count} {self._kept}"
+        return f"{self.teacher.fingerprint} {terms} {views} {self.count} {self.mask} {self._kept}"
 
     def batch(self, micro: Micro) -> Batch:
         """The samples as the epoch's view shows them."""
@@ -159,14 +174,16 @@ class Distillation:
     def loss(self, module: nn.Module, batch: Batch, micro: Micro) -> Tensor:
         """Soft targets, and true labels and what is inside by their weights."""
         outputs = module(*batch.inputs)
-        found: Tensor = outputs[0]
-        goal = self._targets(batch, micro).to(found.device)
+        counted = padding.tokens(outputs[0], batch.inputs, self.mask)
+        found: Tensor = outputs[0][counted]
+        goal = self._targets(batch, micro).to(found.device)[counted]
+        labels = None if batch.labels is None else batch.labels.to(found.device)[counted]
         if self.term is not None:
-            loss = self.term.loss(found, goal, batch.labels, self.temperature, micro)
+            loss = self.term.loss(found, goal, labels, self.temperature, micro)
         else:
             loss = losses.soft(found, goal, self.temperature)
-        if self.label_weight and batch.labels is not None:
-            true = losses.hard(found, batch.labels.to(found.device))
+        if self.label_weight and labels is not None:
+            true = losses.hard(found, labels)
             loss = (1 - self.label_weight) * loss + self.label_weight * true
         return loss if self.guide is None else loss + self.guide.loss(outputs, batch.inputs)
 
@@ -174,9 +191,15 @@ class Distillation:
         return inputs if self.views is None else self.views(inputs, indices, view)
 
     def _targets(self, batch: Batch, micro: Micro) -> Tensor:
-        if not self._kept:
-            return self.teacher(batch.inputs)
-        view = micro.epoch % self.count
+        view, draws = micro.epoch % self.count, self.draws
+        if self._kept:
+            known = self._known(view)[micro.indices]
+        else:
+            known = self.teacher(batch.inputs)
+            known = known if draws is None else draws.drawn(known, micro.indices, view)
+        return known if draws is None else draws.logits(known, self._classes)
+
+    def _known(self, view: int) -> Tensor:
         draws = self.draws
         if view not in self._outputs:
             drawn = f"{self.views.key if self.views else ''} {draws or ''}".strip()
@@ -188,7 +211,7 @@ class Distillation:
                 drawn=drawn,
                 view=lambda inputs, indices: self._seen(inputs, indices, view),
                 kept=None if draws is None else lambda logits, indices: draws.drawn(logits, indices, view),
+                batch=max(1, min(256, _ASKED // (self._rows * self._classes))),
                 progress=self.progress,
             )
-        kept = self._outputs[view][micro.indices]
-        return kept if draws is None else draws.logits(kept, self._classes)
+        return self._outputs[view]

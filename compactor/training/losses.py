@@ -93,15 +93,16 @@ def top_k(
     section 3). With k of all classes (or all but one) it is `soft`. ``reverse``: KL from the teacher to the student.
     """
     width = student.shape[-1]
-    order = teacher.reshape(-1, width).argsort(dim=-1, descending=True, stable=True)
+    best = teacher.reshape(-1, width).topk(min(k, width)).indices
 
     def parts(logits: Tensor) -> tuple[Tensor, Tensor]:
         known = F.log_softmax(logits.reshape(-1, width).float() / temperature, -1)
         if k >= width:
             return known, known[:, :0]
-        ranked = known.gather(-1, order)
-        bucket = ranked[:, k:].logsumexp(-1, keepdim=True)
-        return torch.cat([ranked[:, :k], bucket], -1), ranked[:, k:] - bucket
+        bucket = known.scatter(-1, best, -torch.inf).logsumexp(-1, keepdim=True)
+        # Among the others the best are equal on both sides, so that they add nothing.
+        others = (known - bucket).scatter(-1, best, 0.0)
+        return torch.cat([known.gather(-1, best), bucket], -1), others
 
     found, goal = (parts(goal if reverse else own) for own, goal in ((student, teacher), (teacher, student)))
     head, rest = (_divergence(a, b) for a, b in zip(found, goal, strict=True))

@@ -4,13 +4,14 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from compactor.ir import padding
 from compactor.ir.program import Program
 from compactor.passes.distill.student import Evaluate, StudentConfig, StudentPass, paid_epochs
 from compactor.pipeline.context import PassContext
 from compactor.pipeline.passes import PassConfig
 from compactor.training import Result, taps
 from compactor.training.cache import Teacher
-from compactor.training.distillation import Decoupled, Distillation, Draws, Guide, Relation, TopK
+from compactor.training.distillation import Decoupled, Distillation, Draws, Guide, Relation, Term, TopK
 
 
 class LogitsConfig(StudentConfig):
@@ -48,7 +49,7 @@ class LogitsDistillation(StudentPass):
     """
 
     name: ClassVar[str] = "distill.logits"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     Config: ClassVar[type[PassConfig]] = LogitsConfig
 
     def train(
@@ -78,16 +79,18 @@ class LogitsDistillation(StudentPass):
             workspace=ctx.workspace,
             temperature=config.temperature,
             label_weight=config.label_weight,
-            term=self._term(),
+            term=self.term(),
             guide=guide,
             draws=Draws(config.draws, config.temperature, ctx.seed) if config.draws else None,
             views=views,
             count=config.views if views else 1,
+            mask=padding.mask_input(program),
             keep=config.keep,
             progress=ctx.progress,
         )
 
-    def _term(self) -> Decoupled | TopK | None:
+    def term(self) -> Term | None:
+        """What takes the place of the plain divergence, if anything."""
         config = self.config
         if config.loss == "topk":
             return TopK(config.k, config.tail, config.direction == "reverse")

@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from compactor import scoring
+from compactor.ir import padding
 from compactor.ir.program import Program
 from compactor.passes.distill import recipe as recipes
 from compactor.passes.distill.variants import augmented
@@ -149,18 +150,22 @@ def paid_epochs(program: Program, ctx: PassContext, count: int | None) -> int:
 
 
 def selection(model: Callable[[State], scoring.Run], teacher: Teacher, ctx: PassContext) -> tuple[str, Evaluate]:
-    """The score that decides, and how to get it for a state of the ``model``."""
+    """The score that decides, and how to get it for a state of the ``model``. Padding does not count."""
     dev = ctx.data.dev
     if dev.labelled:
         return "dev accuracy", lambda state: scoring.accuracy(model(state), dev)
     reference: list[Tensor] = []
+    mask = padding.mask_input(ctx.teacher)
+
+    def classes(logits: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
+        return logits.argmax(-1)[padding.tokens(logits, inputs, mask)]
 
     def agreement(state: State) -> float:
         if not reference:
-            reference.extend(teacher(b.inputs).argmax(-1) for b in scoring.batches(dev, 64))
-        known = iter(reference)
+            reference.extend(classes(teacher(b.inputs), b.inputs) for b in scoring.batches(dev, 64))
         student = model(state)
-        found = [scoring.logits(student, b.inputs).argmax(-1) == next(known) for b in scoring.batches(dev, 64)]
+        pairs = zip(scoring.batches(dev, 64), reference, strict=True)
+        found = [classes(scoring.logits(student, b.inputs), b.inputs) == known for b, known in pairs]
         return 100.0 * sum(int(f.sum()) for f in found) / sum(f.numel() for f in found)
 
     return "dev agreement", agreement

@@ -53,7 +53,7 @@ class QuantizationAwareTraining(LogitsDistillation):
     """
 
     name: ClassVar[str] = "quantize.qat"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     requires: ClassVar[frozenset[str]] = frozenset({"canonical", "batchnorm_folded"})
     ensures: ClassVar[frozenset[str]] = frozenset({"quantized", "trained"})
     after: ClassVar[tuple[str, ...]] = ("canonicalize", "search", "prune", "distill", "fold_batchnorm")

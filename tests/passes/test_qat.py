@@ -60,7 +60,19 @@ def encoder() -> tuple[Program, DataSource]:
     return whole, DataSource(split(0, 96), split(1, 64), split(2, 64))
 
 
-MODELS = {"convolutional": convolutional, "encoder": encoder}
+@cache
+def language() -> tuple[Program, DataSource]:
+    """GPT-2 on random tokens, without labels: logits for every token."""
+    whole = program("gpt2")
+
+    def split(seed: int, count: int) -> Tensors:
+        random = torch.Generator().manual_seed(seed)
+        return Tensors((torch.randint(0, 60, (count, 12), generator=random),))
+
+    return whole, DataSource(split(0, 96), split(1, 64), split(2, 64))
+
+
+MODELS = {"convolutional": convolutional, "encoder": encoder, "language": language}
 
 
 def around(name: str, folder: Path, backend: Backend | None = None, **options: Any) -> PassContext:
@@ -116,7 +128,7 @@ def made_for_cpus(name: str, bits: int) -> Program:
 
 
 @pytest.mark.parametrize("backend", [OnnxBackend(), OpenVINOBackend()])
-@pytest.mark.parametrize(("name", "bits"), [("convolutional", 8), ("encoder", 8), ("encoder", 4)])
+@pytest.mark.parametrize(("name", "bits"), [("convolutional", 8), ("encoder", 8), ("encoder", 4), ("language", 8)])
 def test_runtimes_compute_what_was_trained(name: str, bits: int, backend: Backend, tmp_path: Path) -> None:
     if not backend.installed():
         pytest.skip(f"{backend.name} is not installed")
