@@ -29,7 +29,7 @@ from compactor.passes.prune.oneshot import OneshotConfig, OneshotPruning
 from compactor.passes.search.uniform import UniformConfig, UniformSearch
 from compactor.pipeline.canonical import canonical
 from compactor.pipeline.context import PassContext
-from compactor.pipeline.passes import Pass
+from compactor.pipeline.passes import Pass, PassResult
 from compactor.pipeline.request import open_data
 
 WORK = facts.ROOT / ".compactor" / "benchmarks" / "ablation"
@@ -37,6 +37,7 @@ COPIES = 3
 ROWS = (
     "uniform", "one-shot", "labels", "logits", "layerwise", "ted", "logits+variants", "layerwise+variants", "cofi",
 )  # fmt: skip
+PRUNED = ("one-shot", "cofi")
 DISTILLED = {
     "logits": (LogitsDistillation, LogitsConfig),
     "layerwise": (LayerwiseDistillation, LayerwiseConfig),
@@ -71,11 +72,11 @@ def distiller(row: str, given: argparse.Namespace) -> Pass | None:
     return step(config(**shared))
 
 
-def train(row: str, ctx: PassContext, given: argparse.Namespace) -> tuple[dict[str, Any], Program]:
-    """One row with one seed."""
+def train(row: str, sliced: PassResult, ctx: PassContext, given: argparse.Namespace) -> tuple[dict[str, Any], Program]:
+    """One row with one seed; ``sliced`` is the uniform student."""
     started = time.monotonic()
     ctx.workspace.mkdir(parents=True, exist_ok=True)
-    made = pruner(row, given).run(ctx.teacher, ctx)
+    made = pruner(row, given).run(ctx.teacher, ctx) if row in PRUNED else sliced
     steps = [made.metrics[stage]["steps"] for stage in ("pruning", "finetuning") if stage in made.metrics]
     step, student = distiller(row, given), made.program
     if step:
@@ -110,10 +111,11 @@ def main(arguments: list[str] | None = None) -> int:
     source = data.shortened(open_data(data.shared() / "data" / "sst2", teacher, 0), given.samples)
     source = replace(source, train=data.drawn(source.train, given.train))
     ctx = context(teacher, source, predicted(precisions=("float32",)), given.work)
+    sliced = pruner("uniform", given).run(teacher, ctx)
     students, rows = {"teacher": teacher}, {}
     for row in given.rows:
         around = [replace(ctx, seed=seed, workspace=given.work / f"{row}-{seed}") for seed in given.seeds]
-        found, (students[row], *_) = zip(*(train(row, each, given) for each in around), strict=True)
+        found, (students[row], *_) = zip(*(train(row, sliced, each, given) for each in around), strict=True)
         mean = statistics.fmean(f["test_accuracy"] for f in found)
         rows[row] = {"test_accuracy": round(mean, 2), "seeds": found}
     ms = in_turns(students, ctx)
