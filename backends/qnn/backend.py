@@ -10,7 +10,8 @@ from compactor.backends.feeds import describe_shapes
 from compactor.backends.onnx.backend import open_onnx
 from compactor.backends.onnx.export import write_onnx
 from compactor.backends.qnn import environment, worker
-from compactor.backends.qnn.session import EmulatorSession
+from compactor.backends.qnn.rewrite import for_hexagon
+from compactor.backends.qnn.session import EmulatorSession, SampleBySample
 from compactor.backends.shapes import nominal_shapes
 from compactor.errors import UnsupportedError
 from compactor.ir.program import Program
@@ -18,9 +19,11 @@ from compactor.ir.quantplan import QuantRules
 from compactor.target import Target
 
 MODEL, COMPILED = "model.onnx", "model.hexagon.onnx"
-_ARCHITECTURES = {"qualcomm-8-gen-3": "75", "qualcomm-x-elite": "73"}
-_OLDEST = "73"
-"""Later architectures run what was compiled for an earlier one."""
+_CHIPS = {"qualcomm-8-gen-3": "57", "qualcomm-x-elite": "60"}
+"""Qualcomm's numbers of the chips that can be compiled for: SM8650 and SC8380XP."""
+
+_EMULATED = "57"
+"""The chip that the emulator stands for where the target is none of those: without one it has no float16."""
 
 
 class QnnBackend:
@@ -53,19 +56,19 @@ class QnnBackend:
         reasons = self.supports(program, target)
         if reasons:
             raise UnsupportedError(reasons[0], "choose another precision or target")
-        origins = write_onnx(program, folder / MODEL, batch=1)
-        chip = _ARCHITECTURES.get(target.name, _OLDEST)
-        options: dict[str, str | int | float | bool] = {"shapes": describe_shapes(program), "htp_arch": chip}
+        origins = write_onnx(program, folder / MODEL, rewrite=for_hexagon, batch=1)
+        options: dict[str, str | int | float | bool] = {"shapes": describe_shapes(program)}
         files: tuple[str, ...] = (MODEL,)
-        if environment.interpreter() is not None:
+        if target.name in _CHIPS and environment.interpreter() is not None:
+            options["soc_model"] = _CHIPS[target.name]
             environment.run(folder / MODEL, worker.provider_options(options), compiled=folder / COMPILED)
             files = (COMPILED, MODEL)
         return Lowered(self.name, folder, files, program.precision, options, origins)
 
     def open(self, lowered: Lowered, *, threads: int | None = None, batch: int | None = None) -> Session:
         """The emulator. Raises `MissingRuntimeError` where there is none."""
-        environment.require()
-        options = worker.provider_options(lowered.options)
+        environment.python()
+        options = worker.provider_options({"soc_model": _EMULATED, **lowered.options})
         return EmulatorSession(lowered.folder / lowered.files[0], options, list(nominal_shapes(lowered.options, 1)))
 
     def reference(self, lowered: Lowered) -> Session | None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from compactor.backends.qnn import worker
-from compactor.errors import InternalError, MissingRuntimeError, UnsupportedError
+from compactor.errors import MissingRuntimeError, UnsupportedError
 
 VARIABLE = "COMPACTOR_QNN_PYTHON"
 MINUTES = 20.0
@@ -29,6 +30,14 @@ def interpreter() -> str | None:
     return sys.executable if find_spec("onnxruntime_qnn") is not None else None
 
 
+def python() -> str:
+    """The same; raises `MissingRuntimeError` where there is none."""
+    found = interpreter()
+    if found is None:
+        raise MissingRuntimeError("no Python here has Qualcomm's runtime (onnxruntime-qnn)", REMEDY)
+    return found
+
+
 def run(
     model: Path, options: Mapping[str, str], inputs: Sequence[Any] = (), compiled: Path | None = None
 ) -> tuple[list[Any], dict[str, Any]]:
@@ -37,40 +46,41 @@ def run(
     Raises `MissingRuntimeError` where there is no such Python or it lacks the runtime, `UnsupportedError` with what the
     compiler says.
     """
-    python = interpreter()
-    if python is None:
-        raise MissingRuntimeError("no Python here has Qualcomm's runtime (onnxruntime-qnn)", REMEDY)
     with TemporaryDirectory(prefix="compactor-") as name:
         folder = Path(name)
-        job = {"model": str(model), "options": dict(options), "compiled": None if compiled is None else str(compiled)}
+        # Under the same name wherever it lies: the compiler writes it down.
+        (folder / "model.onnx").symlink_to(model.absolute())
+        job = {"model": "model.onnx", "options": dict(options), "compiled": None if compiled is None else "compiled.onnx"}
         (folder / "job.json").write_text(json.dumps(job))
         if inputs:
             np.savez(folder / "inputs.npz", **{str(i): array for i, array in enumerate(inputs)})
-        result = _finished(python, folder)
+        result = _finished(python(), folder)
+        if compiled is not None:
+            shutil.move(folder / "compiled.onnx", compiled)
         if not inputs:
             return [], result
         with np.load(folder / "outputs.npz", allow_pickle=False) as stored:
             return [stored[str(i)] for i in range(len(stored.files))], result
 
 
-def _finished(python: str, folder: Path) -> dict[str, Any]:
-    command = [python, "-I", str(Path(worker.__file__)), str(folder)]
+def _finished(interpreter: str, folder: Path) -> dict[str, Any]:
+    command = [interpreter, "-I", str(Path(worker.__file__)), str(folder)]
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60 * MINUTES, check=False)
     except OSError as error:
-        raise MissingRuntimeError(f"{VARIABLE} names {python}, which cannot be started: {error}", REMEDY) from None
+        raise MissingRuntimeError(f"{VARIABLE} names {interpreter}, which cannot be started: {error}", REMEDY) from None
     except subprocess.TimeoutExpired:
         raise UnsupportedError(
             f"compiling and running the model on the emulator took more than {MINUTES:g} minutes",
             "build a smaller student, or check it on the device",
         ) from None
     path = folder / "result.json"
-    if not path.exists():
+    if not path.exists():  # the compiler took the process down
         last = " ".join(done.stderr.strip().splitlines()[-3:])
-        raise InternalError(f"the worker of {python} ended with code {done.returncode}: {last}")
+        path.write_text(json.dumps({"refused": f"it ended with code {done.returncode}: {last}"}))
     result: dict[str, Any] = json.loads(path.read_text())
     if "missing" in result:
-        raise MissingRuntimeError(f"{python} lacks Qualcomm's runtime: {result['missing']}", REMEDY)
+        raise MissingRuntimeError(f"{interpreter} lacks Qualcomm's runtime: {result['missing']}", REMEDY)
     if "refused" in result:
         raise UnsupportedError(
             f"Qualcomm's compiler refuses the model: {result['refused']}",

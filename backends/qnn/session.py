@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
+from compactor.backend import Session
 from compactor.backends.feeds import numpy_inputs, tensors
 from compactor.backends.qnn import environment
 
@@ -29,3 +31,20 @@ class EmulatorSession:
         arrays = numpy_inputs(self._names, inputs)
         found, self._versions = environment.run(self._model, self._options, list(arrays.values()))
         return tensors(found)
+
+
+class SampleBySample:
+    """A session of a model that has a batch of one, for any number of samples."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    @property
+    def runtime(self) -> str:
+        """The session's."""
+        return self._session.runtime
+
+    def __call__(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Outputs of the samples, joined. Raises `InputError`."""
+        rows = [self._session([values[i : i + 1] for values in inputs]) for i in range(len(inputs[0]))]
+        return tuple(torch.cat(column) for column in zip(*rows, strict=True))

@@ -31,6 +31,12 @@ def provider(options: Mapping[str, str]) -> tuple[Any, list[Any], dict[str, str]
     return onnxruntime, devices, {"backend_path": onnxruntime_qnn.get_qnn_htp_path(), **options}
 
 
+def provider_options(options: Mapping[str, Any]) -> dict[str, str]:
+    """Of the provider, from those of a lowered model; a device knows its chip, and nothing is left to its CPU."""
+    chip = {"soc_model": str(options["soc_model"])} if "soc_model" in options else {}
+    return {**chip, "offload_graph_io_quantization": "0", "htp_graph_finalization_optimization_mode": "3"}
+
+
 def session(path: Path, options: Mapping[str, str], compiled: Path | None = None) -> Any:
     """A session that runs on Hexagon as a whole or not at all; what was compiled for it is kept in ``compiled``."""
     onnxruntime, devices, given = provider(options)

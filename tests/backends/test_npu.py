@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -44,14 +45,14 @@ class Unique(nn.Module):
 
 def node(kind: str) -> Any:
     """A model of one operator."""
-    x = opset13.parameter([2, 3], "f32", name="x")
+    x = opset13.parameter([2, 3], np.float32, name="x")
     made = {
         "CumSum": lambda: opset13.cum_sum(x, 1),
         "Unique": lambda: opset13.unique(x).output(0),
         "NonZero": lambda: opset13.non_zero(x),
         "Multinomial": lambda: opset13.multinomial(x, 1, "i64", False, False),
         "ScatterNDUpdate": lambda: opset15.scatter_nd_update(x, [[0]], [[1.0, 2.0, 3.0]]),
-        "f64": lambda: opset13.convert(opset13.convert(x, "f64") * opset13.constant(2.0, "f64"), "f32"),
+        "f64": lambda: opset13.convert(opset13.convert(x, "f64") * opset13.constant(2.0, np.float64), "f32"),
     }[kind]()
     return openvino.Model([made], [x], "model")
 
