@@ -11,7 +11,7 @@ _PROCESSORS, _KHZ, _MEMORY_KHZ, _BUS_BITS, _MAJOR, _MINOR = 16, 13, 36, 37, 75, 
 
 @dataclass(frozen=True)
 class Gpu:
-    """``capability`` as 86 for 8.6; ``processors`` are SMs; ``ghz`` their boost clock; ``gbs`` the memory's bandwidth."""
+    """``capability``: 86 for 8.6; ``processors``: SMs; ``ghz``: their boost clock; ``gbs``: the memory's bandwidth."""
 
     name: str
     capability: int

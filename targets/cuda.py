@@ -1,4 +1,4 @@
-"""The `cuda` profile with the figures of the GPU that is here: operations per clock and processor x processors x clock."""
+"""The `cuda` profile with the figures of the GPU that is here: operations per clock x processors x clock."""
 
 from typing import Any
 
@@ -19,8 +19,8 @@ OPERATIONS: dict[int, tuple[int, int]] = {
 """By compute capability, float32 on CUDA cores and dense float16 on tensor cores, a MAC counting two.
 
 CUDA C++ Programming Guide, "Throughput of Native Arithmetic Instructions" (64 or 128 float32 a clock), and NVIDIA's
-architecture whitepapers (V100, Turing, A100, GA102, Ada, H100, Blackwell). GeForce cards reach half of the float16 figure
-where sums are float32. Not confirmed row by row.
+architecture whitepapers (V100, Turing, A100, GA102, Ada, H100, Blackwell). GeForce cards reach half of the float16
+figure where sums are float32. Not confirmed row by row.
 """
 _OLDEST = (128, 128)
 """Without tensor cores."""

@@ -30,7 +30,7 @@ def open_session(
     optimize: bool = True,
     trace: Path | None = None,
 ) -> Any:
-    """An ``InferenceSession`` on the CPU, or where ``provider`` in the options says; with ``batch`` all shapes are nominal.
+    """An ``InferenceSession`` on the CPU, or where ``provider`` in the options says; ``batch`` makes shapes nominal.
 
     With ``trace`` it records what every node takes, into a file whose name starts so. Raises `MissingRuntimeError`.
     """

@@ -11,8 +11,7 @@ from typing import Any
 
 from compactor.errors import UnsupportedError
 
-OPERATORS = frozenset(
-    """
+_IMPORTED = """
     Abs Acos Acosh AdaptiveAvgPool AdaptiveMaxPool Add Asin Asinh Assign Atan Atanh AvgPool BatchNormInference
     BatchToSpace BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Broadcast Bucketize CTCGreedyDecoder CTCGreedyDecoderSeqLen
     Ceiling Clamp Concat Constant Convert ConvertLike Convolution ConvolutionBackpropData Cos Cosh CumSum DFT
@@ -29,14 +28,15 @@ OPERATORS = frozenset(
     ScatterElementsUpdate ScatterNDUpdate ScatterUpdate Select Selu ShapeOf ShuffleChannels Sigmoid Sign Sin Sinh
     SoftPlus Softmax SpaceToBatch SpaceToDepth Split Sqrt SquaredDifference Squeeze StridedSlice Subtract Swish Tan Tanh
     TensorIterator Tile TopK Transpose Unsqueeze VariadicSplit
-    """.split()
-)
+"""
+OPERATORS = frozenset(_IMPORTED.split())
 """Imported as they are."""
 REWRITTEN = frozenset({"Einsum", "GroupQueryAttention", "Slice"})
 """Turned into those by OpenVINO's passes, which the compiler runs first."""
 TOO_NEW = frozenset({("ScatterNDUpdate", "opset15")})
 """Versions of an operator that the compiler does not know, though it knows an older one."""
-TYPES = frozenset("f32 f16 bf16 i64 i32 i16 i8 i4 u64 u32 u16 u8 u4 boolean".split())
+_TYPES = "f32 f16 bf16 i64 i32 i16 i8 i4 u64 u32 u16 u8 u4 boolean"
+TYPES = frozenset(_TYPES.split())
 
 
 def check(model: Any, shapes: Mapping[str, Sequence[int]], target: str) -> None:
@@ -44,12 +44,12 @@ def check(model: Any, shapes: Mapping[str, Sequence[int]], target: str) -> None:
     for reason in reasons(model, shapes):
         raise UnsupportedError(
             f"{target} cannot run this model: {reason}",
-            "replace the operator in the model, or build for a CPU or GPU target: an NPU runs a model whole or not at all",
+            "replace it in the model, or build for a CPU or GPU target: an NPU runs a model whole or not at all",
         )
 
 
 def reasons(model: Any, shapes: Mapping[str, Sequence[int]]) -> list[str]:
-    """Why Intel's NPU compiler refuses an ``openvino.Model`` at these shapes of its inputs, by node; empty if it does not.
+    """Why Intel's NPU compiler refuses an ``openvino.Model`` at these shapes of its inputs, by node; empty if not.
 
     The model is left as it is: what depends on shapes alone is computed on a copy.
     """

@@ -1,6 +1,5 @@
 """The backend for Qualcomm's Hexagon NPUs."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -77,7 +76,9 @@ class QnnBackend:
             return self.open(lowered)
         if find_spec("onnxruntime") is None:
             return None
-        return SampleBySample(open_onnx(replace(lowered, files=(MODEL,), options={"shapes": lowered.options["shapes"]})))
+        return SampleBySample(
+            open_onnx(replace(lowered, files=(MODEL,), options={"shapes": lowered.options["shapes"]}))
+        )
 
     def loader(self) -> Loader:
         """For Snapdragon devices that have the runtime alone."""

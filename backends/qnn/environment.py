@@ -50,13 +50,13 @@ def run(
         folder = Path(name)
         # Under the same name wherever it lies: the compiler writes it down.
         (folder / "model.onnx").symlink_to(model.absolute())
-        job = {"model": "model.onnx", "options": dict(options), "compiled": None if compiled is None else "compiled.onnx"}
+        job = {"model": "model.onnx", "options": dict(options), "compile": compiled is not None}
         (folder / "job.json").write_text(json.dumps(job))
         if inputs:
             np.savez(folder / "inputs.npz", **{str(i): array for i, array in enumerate(inputs)})
         result = _finished(python(), folder)
         if compiled is not None:
-            shutil.move(folder / "compiled.onnx", compiled)
+            shutil.move(folder / worker.COMPILED, compiled)
         if not inputs:
             return [], result
         with np.load(folder / "outputs.npz", allow_pickle=False) as stored:

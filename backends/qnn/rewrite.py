@@ -48,7 +48,7 @@ def _settle(graph: Any, node: Any) -> None:
 
 
 def _in_integers(product: Any) -> bool:
-    """Whether its output goes into one quantizer, and no further; a clamp between counts where zero is the least integer."""
+    """Whether its output goes into one quantizer and no further; a clamp between must be at the least integer."""
     node = product
     while True:
         users = [user for user, _ in node.outputs[0].uses()]

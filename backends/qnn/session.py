@@ -14,7 +14,7 @@ from compactor.backends.qnn import environment
 class EmulatorSession:
     """A lowered model on the emulator that comes with Qualcomm's runtime; every call starts it anew.
 
-    It computes what the NPU computes, in integers and float16, and takes seconds for that: no latency is measured on it.
+    It computes what the NPU computes, in integers and float16, and takes seconds: no latency is measured on it.
     """
 
     def __init__(self, model: Path, options: dict[str, str], names: list[str]) -> None:

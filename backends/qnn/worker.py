@@ -1,11 +1,11 @@
-"""Compiles models for Qualcomm's Hexagon and runs them: on the NPU of a device, on the emulator of x86-64 Linux elsewhere.
+"""Compiles models for Qualcomm's Hexagon and runs them, on a device's NPU or on the emulator of x86-64 Linux.
 
 Needs the Python that has the runtime (NumPy, onnxruntime, onnxruntime-qnn), nothing of compactor:
 
     python worker.py FOLDER
 
-FOLDER holds ``job.json`` (model, options of the provider, optionally where to write the compiled model) and
-``inputs.npz``; ``result.json`` and ``outputs.npz`` are written there.
+FOLDER, where it runs, holds ``job.json`` (model, options of the provider, whether to keep what is compiled) and perhaps
+``inputs.npz``; ``result.json``, ``outputs.npz`` and ``compiled.onnx`` are written there.
 """
 
 import json
@@ -18,6 +18,7 @@ import numpy as np
 
 PROVIDER = "QNNExecutionProvider"
 LEAST = "2.0"
+COMPILED = "compiled.onnx"
 
 
 def provider(options: Mapping[str, str]) -> tuple[Any, list[Any], dict[str, str]]:
@@ -68,8 +69,7 @@ def runner(opened: Any) -> Callable[[Sequence[Any]], list[Any]]:
 def work(folder: Path) -> dict[str, Any]:
     """Do the job."""
     job = json.loads((folder / "job.json").read_text())
-    compiled = job.get("compiled")
-    opened = session(Path(job["model"]), job["options"], Path(compiled) if compiled else None)
+    opened = session(Path(job["model"]), job["options"], Path(COMPILED) if job["compile"] else None)
     if (folder / "inputs.npz").exists():
         with np.load(folder / "inputs.npz", allow_pickle=False) as stored:
             arrays = [stored[str(i)] for i in range(len(stored.files))]

@@ -272,7 +272,7 @@ def inspected(layers: str) -> dict[str, Any]:
     for layer in json.loads(layers).get("Layers", []):
         if not isinstance(layer, dict):  # a name alone: no details were kept
             continue
-        first = next(iter(layer.get("Outputs") or []), {})
+        first: dict[str, Any] = next(iter(layer.get("Outputs") or []), {})
         kind = TYPE.search(str(first.get("Format/Datatype", first.get("Format", ""))))
         name = kind[1].lower() if kind else "other"
         name = NAMES.get(name, name)
@@ -305,7 +305,7 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     if not 1 <= options.batch <= options.max_batch:
         parser.error(f"--batch {options.batch} must be from 1 to --max-batch {options.max_batch}")
     if options.dla is not None and (options.dla < 0 or options.batch != options.max_batch):
-        parser.error(f"--dla {options.dla} must be the number of a core, and takes one batch size: leave --max-batch out")
+        parser.error(f"--dla {options.dla} must be a core's number, and takes one batch size: leave out --max-batch")
     return options
 
 

@@ -1,7 +1,7 @@
 """Would Intel's NPU take it? The checker's verdict on every architecture, in float16 at batch 1.
 
-``python -m benchmarks.coverage.npu [NAME...]``. Writes ``results/npu.json`` when nothing was left out. No NPU is used: the
-verdict is what `compactor.backends.openvino.npu` reads off the model before a build lowers it.
+``python -m benchmarks.coverage.npu [NAME...]``. Writes ``results/npu.json`` when nothing was left out. No NPU is used:
+the verdict is what `compactor.backends.openvino.npu` reads off the model before a build lowers it.
 """
 
 import argparse

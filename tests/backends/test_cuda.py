@@ -1,4 +1,4 @@
-"""ONNX Runtime on CUDA: the contract on the CPU's stand-in, or on the GPU where one is here, and what is said without."""
+"""ONNX Runtime on CUDA: the contract on the CPU, or on the GPU where one is here, and what is said without."""
 
 from pathlib import Path
 

@@ -22,7 +22,8 @@ from compactor.backends.tensorrt import backend
 BUILDER = Path(backend.__file__).with_name(backend.BUILDER)
 WHEELS = {"10": "tensorrt-cu12-bindings==10.*", "11": "tensorrt-cu13-bindings==11.*"}
 NAMES = {
-    "Builder": "num_DLA_cores create_network create_builder_config create_optimization_profile build_serialized_network",
+    "Builder": "num_DLA_cores create_network create_builder_config create_optimization_profile "
+    "build_serialized_network",
     "BuilderFlag": "GPU_FALLBACK",
     "DataType": "itemsize",
     "DeviceType": "DLA",
