@@ -32,6 +32,6 @@ def tensors(arrays: Any) -> tuple[Tensor, ...]:
     return tuple(torch.from_numpy(array.copy()) for array in arrays)
 
 
-def runtime_name(package: str, device: str) -> str:
-    """``openvino 2026.4.1 (CPU, x86_64)``."""
-    return f"{package} {version(package)} ({device}, {platform.machine()})"
+def runtime_name(package: str, device: str, found: str | None = None) -> str:
+    """``openvino 2026.4.1 (CPU, x86_64)``; the version is the installed one of that name unless given."""
+    return f"{package} {found or version(package)} ({device}, {platform.machine()})"

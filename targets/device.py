@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from compactor import registry
+from compactor import gpu, registry
 from compactor.backend import Session
 from compactor.errors import UnsupportedError
 from compactor.ir.expected import ExpectedKernels
@@ -22,7 +22,7 @@ from compactor.latency import KernelTime, Latency
 from compactor.pipeline.store import default_root
 from compactor.pipeline.versions import tool_versions
 from compactor.target import Observation
-from compactor.targets import correction, host, model
+from compactor.targets import correction, cuda, host, model
 from compactor.targets import measure as measuring
 from compactor.targets.breakdown import breakdown, widened
 from compactor.targets.expected import expected_ms
@@ -72,14 +72,23 @@ class ProfileTarget:
     @property
     def machines(self) -> tuple[str, ...]:
         """The architectures that such a device may have: this machine's own for a detected one, else the family's."""
-        if self.given.detect:
+        if self.given.detect and not self._on_gpu:
             return (host.detect().arch,)
         return ("aarch64",) if self.name.startswith("jetson-") else _MACHINES.get(self.given.family, ())
 
     @cached_property
     def profile(self) -> Profile:
         """The profile with what was detected on this machine, where it asks for that."""
-        return detected(self.given, host.detect()) if self.given.detect else self.given
+        if not self.given.detect:
+            return self.given
+        if self._on_gpu:
+            return self.given if (found := gpu.detect()) is None else cuda.detected(self.given, found)
+        return detected(self.given, host.detect())
+
+    @property
+    def _on_gpu(self) -> bool:
+        """Whether what is detected is a GPU."""
+        return self.given.detect and self.given.family == "nvidia"
 
     @cached_property
     def fingerprint(self) -> str:
@@ -89,7 +98,9 @@ class ProfileTarget:
     @cached_property
     def _facts(self) -> dict[str, Any]:
         facts: dict[str, Any] = {"model": model.VERSION, "profile": self.profile.model_dump(by_alias=True)}
-        if self.given.detect:
+        if self._on_gpu:
+            facts["gpu"] = None if (found := gpu.detect()) is None else found.to_dict()
+        elif self.given.detect:
             facts["host"] = host.detect().to_dict()
         return facts
 

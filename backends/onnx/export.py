@@ -5,6 +5,7 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,10 @@ OPSET = 20
 IR_VERSION = 10
 
 
-def write_onnx(program: Program, path: Path, *, rewrite: Callable[[Any], None] | None = None) -> dict[str, str]:
-    """Write the Program as one ONNX file with dynamic dimensions as its inputs have them.
+def write_onnx(
+    program: Program, path: Path, *, rewrite: Callable[[Any], None] | None = None, batch: int | None = None
+) -> dict[str, str]:
+    """Write the Program as one ONNX file with dynamic dimensions as its inputs have them, with ``batch`` without any.
 
     Returns the names of the file's nodes with the Program's nodes that they were made of, where that is known.
 
@@ -30,8 +33,10 @@ def write_onnx(program: Program, path: Path, *, rewrite: Callable[[Any], None] |
 
     Raises `MissingRuntimeError` without onnxscript, `UnsupportedError` for an operator that ONNX lacks.
     """
+    if batch is not None:
+        program = _fixed(program, batch)
     prepared = prepare(program)
-    exported = to_exported(prepared)
+    exported = to_exported(prepared, batch=batch)
     origins.mark(prepared, exported)
     model = _export(exported)
     made_of = clean(model, program, rewrite)
@@ -43,6 +48,13 @@ def write_onnx(program: Program, path: Path, *, rewrite: Callable[[Any], None] |
         handle.flush()
         os.fsync(handle.fileno())
     return made_of
+
+
+def _fixed(program: Program, batch: int) -> Program:
+    """The Program for this batch size and nominal sizes elsewhere."""
+    shapes = program.input_shapes(batch)
+    specs = (replace(spec, shape=shape, dynamic={}) for spec, (shape, _) in zip(program.inputs, shapes, strict=True))
+    return replace(program, inputs=tuple(specs))
 
 
 def _export(exported: ExportedProgram) -> Any:

@@ -8,6 +8,7 @@ from compactor.backends.shapes import Options, nominal_shapes
 from compactor.errors import MissingRuntimeError
 
 Arrays = Sequence[Any]
+CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 
 
 def load(
@@ -29,7 +30,7 @@ def open_session(
     optimize: bool = True,
     trace: Path | None = None,
 ) -> Any:
-    """An ``InferenceSession`` on the CPU; all shapes are nominal when ``batch`` is given.
+    """An ``InferenceSession`` on the CPU, or where ``provider`` in the options says; ``batch`` makes shapes nominal.
 
     With ``trace`` it records what every node takes, into a file whose name starts so. Raises `MissingRuntimeError`.
     """
@@ -54,7 +55,27 @@ def open_session(
         settings.add_session_config_entry("session.qdqisint8allowed", "1")
     # A Gemm made of MatMul and Add has an integer kernel for an integer bias only; our biases stay float.
     kept = ["MatMulAddFusion"] if precision == "int8" else []
-    return onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"], disabled_optimizers=kept)
+    if options.get("provider") == CUDA:
+        return _on_cuda(onnxruntime, path, settings)
+    return onnxruntime.InferenceSession(path, settings, providers=[CPU], disabled_optimizers=kept)
+
+
+def _on_cuda(onnxruntime: Any, path: Path, settings: Any) -> Any:
+    """A session on the GPU or none: left alone, ONNX Runtime falls back to the CPU and says so in its log only."""
+    if CUDA not in onnxruntime.get_available_providers():
+        raise MissingRuntimeError(
+            f"this build of ONNX Runtime ({onnxruntime.__version__}) has no CUDA provider",
+            "put the one for GPUs in its place: pip uninstall onnxruntime, then pip install 'compactor[cuda]'",
+        )
+    if hasattr(onnxruntime, "preload_dlls"):  # finds the CUDA libraries that came with pip
+        onnxruntime.preload_dlls()
+    session = onnxruntime.InferenceSession(path, settings, providers=[(CUDA, {"use_tf32": "0"}), CPU])
+    if CUDA not in session.get_providers():
+        raise MissingRuntimeError(
+            "ONNX Runtime cannot use a GPU here",
+            "it needs NVIDIA's driver (see nvidia-smi), CUDA and cuDNN: pip install 'onnxruntime-gpu[cuda,cudnn]'",
+        )
+    return session
 
 
 def _fix_dimensions(onnxruntime: Any, settings: Any, path: Path, shapes: dict[str, list[int]]) -> None:
@@ -63,7 +84,7 @@ def _fix_dimensions(onnxruntime: Any, settings: Any, path: Path, shapes: dict[st
     plain.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     plain.add_session_config_entry("session.disable_prepacking", "1")
     plain.intra_op_num_threads, plain.log_severity_level = 1, 3
-    for value in onnxruntime.InferenceSession(path, plain, providers=["CPUExecutionProvider"]).get_inputs():
+    for value in onnxruntime.InferenceSession(path, plain, providers=[CPU]).get_inputs():
         for name, size in zip(value.shape, shapes[value.name], strict=True):
             if isinstance(name, str):
                 settings.add_free_dimension_override_by_name(name, size)

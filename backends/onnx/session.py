@@ -7,10 +7,11 @@ from torch import Tensor
 
 from compactor.backend import Session
 from compactor.backends.feeds import numpy_inputs, runtime_name, tensors
+from compactor.backends.onnx.runtime import CUDA
 
 
 class OrtSession(Session):
-    """An inference session on the CPU provider."""
+    """An inference session on the CPU provider or the CUDA provider."""
 
     def __init__(self, session: Any, names: list[str]) -> None:
         self.session = session
@@ -20,7 +21,10 @@ class OrtSession(Session):
     @property
     def runtime(self) -> str:
         """Runtime, version, device and architecture."""
-        return runtime_name("onnxruntime", "CPU")
+        import onnxruntime
+
+        device = "CUDA" if CUDA in self.session.get_providers() else "CPU"
+        return runtime_name("onnxruntime", device, onnxruntime.__version__)
 
     def __call__(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Outputs for inputs in the Program's order. Raises `InputError`."""

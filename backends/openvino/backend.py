@@ -10,6 +10,7 @@ from torch import Tensor
 from compactor.backend import Executed, Loader, Lowered, Session
 from compactor.backends.feeds import describe_shapes
 from compactor.backends.onnx.export import write_onnx
+from compactor.backends.openvino import npu
 from compactor.backends.openvino.convert import save_ir
 from compactor.backends.openvino.runtime import compile_model, core
 from compactor.backends.openvino.session import OpenVINOSession
@@ -44,16 +45,19 @@ class OpenVINOBackend:
         return []
 
     def lower(self, program: Program, target: Target, folder: Path) -> Lowered:
-        """Write the IR. Raises `MissingRuntimeError` or `UnsupportedError`."""
+        """Write the IR. Raises `MissingRuntimeError`, or `UnsupportedError` naming a node that an NPU cannot run."""
         reasons = self.supports(program, target)
         if reasons:
             raise UnsupportedError(reasons[0], "choose another precision or target")
-        read = core().read_model
+        read, options = core().read_model, self._options(program, target)
         with TemporaryDirectory(dir=folder, prefix=".onnx-") as temporary:
             path = Path(temporary) / "model.onnx"
             marks = write_onnx(widen(program), path)
-            origins = save_ir(read(path), folder / MODEL[0], program.precision, marks)
-        return Lowered(self.name, folder, MODEL, program.precision, self._options(program, target), origins)
+            model = read(path)
+            if options["device"] == "NPU":
+                npu.check(model, nominal_shapes(options, 1), target.name)
+            origins = save_ir(model, folder / MODEL[0], program.precision, marks)
+        return Lowered(self.name, folder, MODEL, program.precision, options, origins)
 
     def _options(self, program: Program, target: Target) -> dict[str, str | int | float | bool]:
         # The Protocol of targets does not know OpenVINO's device names; NPU profiles carry it in theirs.

@@ -10,6 +10,7 @@ from compactor.backend import Loader, Lowered, Session
 from compactor.backends.feeds import describe_shapes
 from compactor.backends.onnx.backend import open_onnx
 from compactor.backends.onnx.export import write_onnx
+from compactor.backends.onnx.qdq import transpose_weights
 from compactor.backends.shapes import nominal_shapes
 from compactor.backends.tensorrt.narrow import halve_scales, narrow
 from compactor.backends.tensorrt.rules import check_quantizers
@@ -81,6 +82,7 @@ class TensorRTBackend:
 
 def _mixed(graph: Any) -> None:
     halve_scales(graph)
+    transpose_weights(graph)  # the casts between are gone only now
     check_quantizers(graph)
 
 

@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import sys
 import time
 from pathlib import Path
@@ -25,6 +26,8 @@ CUDA_FOLDER = "/usr/local/cuda/lib64"
 TO_DEVICE, TO_HOST = 1, 2
 COMPUTE_MAJOR, COMPUTE_MINOR = 75, 76
 WARMUP_SECONDS, MEASURE_SECONDS, LEAST_QUERIES = 0.2, 3.0, 64
+TYPE = re.compile(r"\b(int8|fp8|half|fp16|bf16|float|fp32|int32|int64|bool)\b", re.IGNORECASE)
+NAMES = {"half": "fp16", "float": "fp32"}
 
 
 def fail(code: int, message: str, remedy: str) -> NoReturn:
@@ -72,23 +75,32 @@ def parse(trt: Any, builder: Any, logger: Any, path: Path) -> Any:
 
 
 def configure(trt: Any, builder: Any, network: Any, settings: dict[str, Any], options: argparse.Namespace) -> Any:
-    """Workspace, verbosity, and one optimisation profile: nominal shapes, batch 1 to --max-batch."""
+    """Workspace, verbosity, DLA, optimisation profile."""
     config = builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     config.builder_optimization_level = options.level
+    if options.dla is not None:
+        config.default_device_type, config.DLA_core = trt.DeviceType.DLA, options.dla
+        config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
     if options.workspace_mb:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mb << 20)
+    add_profile(builder, config, network, settings, options)
+    return config
+
+
+def add_profile(builder: Any, config: Any, network: Any, settings: dict[str, Any], options: argparse.Namespace) -> None:
+    """One optimisation profile: nominal shapes, batch 1 to --max-batch; a DLA takes one batch size only."""
     profile, dynamic = builder.create_optimization_profile(), False
     for i in range(network.num_inputs):
         tensor = network.get_input(i)
         if all(size >= 0 for size in tensor.shape):
             continue
         dynamic = True
-        low, best, high = (shape_of(settings, tensor.name, n) for n in (1, options.batch, options.max_batch))
-        profile.set_shape(tensor.name, low, best, high)
+        least = 1 if options.dla is None else options.batch
+        sizes = (shape_of(settings, tensor.name, n) for n in (least, options.batch, options.max_batch))
+        profile.set_shape(tensor.name, *sizes)
     if dynamic:
         config.add_optimization_profile(profile)
-    return config
 
 
 def shape_of(settings: dict[str, Any], name: str, batch: int) -> tuple[int, ...]:
@@ -103,6 +115,8 @@ def build(trt: Any, settings: dict[str, Any], folder: Path, options: argparse.Na
         builder = trt.Builder(logger)
     except TypeError as error:  # TensorRT returned none, having logged why
         fail(5, f"TensorRT cannot use a GPU here: {error}", "run on the device; see the log above, and nvidia-smi")
+    if options.dla is not None and options.dla >= builder.num_DLA_cores:
+        fail(4, f"--dla {options.dla}: this device has {builder.num_DLA_cores} DLA cores", "leave --dla out")
     network = parse(trt, builder, logger, folder / settings["model"])
     config = configure(trt, builder, network, settings, options)
     known = options.output / "timing.cache"
@@ -248,6 +262,26 @@ def device() -> dict[str, str]:
     return facts
 
 
+def inspected(layers: str) -> dict[str, Any]:
+    """How many layers give each type, and which run on a DLA, from what the engine inspector says in detail.
+
+    What a quantized model gives in fp16 or fp32 did not run in int8; with --dla, what is not listed fell back.
+    """
+    types: dict[str, int] = {}
+    on_dla = []
+    for layer in json.loads(layers).get("Layers", []):
+        if not isinstance(layer, dict):  # a name alone: no details were kept
+            continue
+        first: dict[str, Any] = next(iter(layer.get("Outputs") or []), {})
+        kind = TYPE.search(str(first.get("Format/Datatype", first.get("Format", ""))))
+        name = kind[1].lower() if kind else "other"
+        name = NAMES.get(name, name)
+        types[name] = types.get(name, 0) + 1
+        if layer.get("LayerType") == "DLA":
+            on_dla.append(str(layer.get("Name")))
+    return {"layer_types": types, "on_dla": on_dla}
+
+
 def write(path: Path, content: bytes) -> None:
     """Write a file whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -263,12 +297,15 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--max-batch", type=int, default=None, help="largest batch size the engine takes")
     parser.add_argument("--workspace-mb", type=int, default=0, help="limit of scratch memory; 0 leaves it to TensorRT")
     parser.add_argument("--level", type=int, default=3, choices=range(6), help="optimisation level, 0 to 5")
+    parser.add_argument("--dla", type=int, help="run on this DLA core; what it cannot run falls back to the GPU")
     parser.add_argument("--no-measure", action="store_true", help="build only")
     parser.add_argument("--verbose", action="store_true", help="TensorRT's own log")
     options = parser.parse_args(given)
     options.max_batch = options.max_batch or options.batch
     if not 1 <= options.batch <= options.max_batch:
         parser.error(f"--batch {options.batch} must be from 1 to --max-batch {options.max_batch}")
+    if options.dla is not None and (options.dla < 0 or options.batch != options.max_batch):
+        parser.error(f"--dla {options.dla} must be a core's number, and takes one batch size: leave out --max-batch")
     return options
 
 
@@ -278,7 +315,10 @@ def main(given: list[str] | None = None) -> int:
     settings, trt = read_settings(folder), load_tensorrt()
     options.output.mkdir(parents=True, exist_ok=True)
     plan, cache, seconds = build(trt, settings, folder, options)
-    engine = trt.Runtime(trt.Logger(trt.Logger.WARNING)).deserialize_cuda_engine(plan)
+    runtime = trt.Runtime(trt.Logger(trt.Logger.WARNING))
+    if options.dla is not None:
+        runtime.DLA_core = options.dla
+    engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         fail(4, "TensorRT cannot load the engine that it built", "run again with --verbose")
     layers = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
@@ -292,6 +332,8 @@ def main(given: list[str] | None = None) -> int:
         "build_seconds": round(seconds, 1),
         "engine_bytes": len(plan),
         "layers": engine.num_layers,
+        "dla": options.dla,
+        **inspected(layers),
         "device": device(),
     }
     if not options.no_measure:

@@ -27,7 +27,7 @@ from compactor.pipeline.store import Store
 from compactor.pipeline.text import Pipeline
 from compactor.report.artifact import STUDENT, Artifact, Draft, draft
 from compactor.report.manifest import Latencies, LatencyFigure, Metrics, Score, Sizes
-from compactor.target import Target
+from compactor.target import Target, native
 
 _PARITY_SAMPLES = 32
 _OUTPUT_REMEDY = "free some space, or point --output (and TMPDIR) to another disk; an earlier artifact is kept"
@@ -160,10 +160,14 @@ def _manager(job: _Build) -> PassManager:
 
 
 def _baseline(job: _Build, ctx: PassContext) -> Program:
-    """The teacher as it would run without us: canonical, nothing else."""
+    """The teacher as it would run without us: canonical, and in the widest precision of a device without float32."""
     if "canonicalize" not in registry.names("compactor.passes"):
         return job.teacher
-    return PassManager(job.store).run(Pipeline.parse("canonicalize"), job.teacher, ctx).program
+    steps = "canonicalize"
+    widest = native(job.target, job.teacher.precision)
+    if widest not in (job.teacher.precision, "int8"):
+        steps += f",fold_batchnorm,quantize.cast{{dtype={widest}}}"
+    return PassManager(job.store).run(Pipeline.parse(steps), job.teacher, ctx).program
 
 
 def _absolute(budget: Budget, baseline: Program, ctx: PassContext) -> Budget:

@@ -10,8 +10,10 @@ import torch
 
 _ALWAYS = ("compactor", "torch", "numpy")
 _OF_BACKEND = {
+    "cuda": ("onnx", "onnxscript", "onnxruntime-gpu"),
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "openvino": ("openvino",),
+    "qnn": ("onnx", "onnxscript"),
     "tensorrt": ("onnx", "onnxscript", "tensorrt"),
 }
 _OF_MODULE = {"nncf": ("nncf",), "torchao": ("torchao",)}

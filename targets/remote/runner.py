@@ -21,10 +21,11 @@ from typing import Any
 
 import numpy as np
 
-from compactor.errors import CompactorError, UnsupportedError
+from compactor.errors import CompactorError, DeviceError, UnsupportedError
 from compactor.targets import measure
 
 _PATIENCE = 10.0
+_NO_MEMORY = "bad_alloc", "bad allocation", "failed to allocate", "cannot allocate", "out of memory", "outofmemory"
 Run = Callable[[Sequence[Any]], list[Any]]
 
 
@@ -44,7 +45,12 @@ def _answer(folder: Path) -> dict[str, Any]:
     try:
         return work(folder)
     except CompactorError as error:
-        return {"error": {"kind": type(error).__name__, "message": error.message, "remedy": error.remedy}}
+        return _failed(error)
+    except Exception as error:
+        if not _lacks_memory(error):
+            raise
+        remedy = "close other programs there, or build a smaller student (--size)"
+        return _failed(DeviceError(f"there is too little memory: {error}", remedy))
 
 
 def _watch(folder: Path, left: threading.Event) -> None:
@@ -80,11 +86,22 @@ def _load(job: dict[str, Any], folder: Path, name: str, batch: int | None) -> Ru
     except CompactorError:
         raise
     except Exception as error:
+        if _lacks_memory(error):
+            raise
         raise UnsupportedError(
             f"{job['runtime']} there cannot load the {name}: {error}",
             "install there the version of the runtime that the model was lowered with",
         ) from error
     return run
+
+
+def _failed(error: CompactorError) -> dict[str, Any]:
+    return {"error": {"kind": type(error).__name__, "message": error.message, "remedy": error.remedy}}
+
+
+def _lacks_memory(error: Exception) -> bool:
+    """Whether an error of Python or of a runtime, which have classes of their own, is one of memory."""
+    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in _NO_MEMORY)
 
 
 def _arrays(path: Path) -> list[Any]:

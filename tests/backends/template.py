@@ -144,12 +144,12 @@ class BackendContract:
         assert torch.equal(first, kept)
 
     def test_wrong_number_of_inputs(self, lowered: Any) -> None:
-        session = self.session(lowered("encoder", "float32"))
+        session = self.session(lowered("encoder", self.precisions[0]))
         with pytest.raises(InputError, match=r"1 inputs given, the model takes 2.*\n.*tokens"):
-            session(inputs_for(form("encoder", "float32"), 2)[:1])
+            session(inputs_for(form("encoder", self.precisions[0]), 2)[:1])
 
     def test_session_names_its_runtime(self, lowered: Any) -> None:
-        assert any(c.isdigit() for c in self.session(lowered("residual", "float32")).runtime)
+        assert any(c.isdigit() for c in self.session(lowered("residual", self.precisions[0])).runtime)
 
     def test_a_device_opens_it_without_torch(self, tmp_path: Path) -> None:
         """The loader's modules import with nothing of compactor but what a device gets, and no torch."""
@@ -194,7 +194,7 @@ class BackendContract:
         assert "int8" in reasons[0]
 
     def test_missing_runtime_names_the_remedy(self, lowered: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        made = lowered("residual", "float32")
+        made = lowered("residual", self.precisions[0])
         self.hide_runtime(monkeypatch)
         with pytest.raises(MissingRuntimeError, match="->"):
             self.backend.open(made)

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from compactor import parity
-from compactor.backends.tensorrt import runtime
+from compactor.backends.tensorrt import build_engine, runtime
 from compactor.backends.tensorrt.backend import BUILDER, SETTINGS, TensorRTBackend
 from compactor.errors import InputError, MissingRuntimeError, UnsupportedError
 from compactor.ir import graphs
@@ -139,3 +139,22 @@ def test_nearly_dead_channels_keep_their_biases(factor: float, tmp_path: Path) -
     session = BACKEND.reference(BACKEND.lower(program, ORIN, tmp_path))
     assert session is not None
     assert parity.check(program, session, inputs_for(program, 8)).error < 5e-3
+
+
+def test_the_inspection_says_what_ran_in_integers() -> None:
+    layers = [
+        {"Name": "a", "LayerType": "CaskConvolution", "Outputs": [{"Format/Datatype": "Thirty-two wide Int8 format"}]},
+        {"Name": "b", "LayerType": "DLA", "Outputs": [{"Format/Datatype": "Row major linear FP16 format"}]},
+        {"Name": "c", "LayerType": "Reformat", "Outputs": [{"Format/Datatype": "Half"}]},
+        {"Name": "d", "LayerType": "Constant", "Outputs": []},
+    ]
+    found = build_engine.inspected(json.dumps({"Layers": layers, "Bindings": []}))
+    assert found == {"layer_types": {"int8": 1, "fp16": 2, "other": 1}, "on_dla": ["b"]}
+    assert build_engine.inspected('{"Layers": ["a"]}') == {"layer_types": {}, "on_dla": []}
+
+
+@pytest.mark.parametrize("more", [["--max-batch", "4"], ["--dla", "-1"]])
+def test_a_dla_takes_one_batch_size(more: list[str], tmp_path: Path) -> None:
+    BACKEND.lower(form("residual", "float32"), ORIN, tmp_path)
+    result = run(tmp_path, "--dla", "0", *more)
+    assert result.returncode == 2 and "--dla" in result.stderr

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from compactor.cli.main import run
@@ -134,6 +135,29 @@ def test_a_runtime_that_refuses_the_model(
     (artifact.folder / "onnx" / "model.onnx").write_bytes(b"not a model")
     artifact = artifact.rewrite(artifact.manifest)
     assert "cannot load the student" in fails(artifact, device.url(), 4, capsys)
+
+
+def test_too_little_memory(artifact: Artifact, device: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    (artifact.folder / "onnx" / "model.onnx").write_bytes(hungry())
+    text = fails(artifact.rewrite(artifact.manifest), device.url(), 7, capsys)
+    assert "too little memory" in text and "--size" in text
+
+
+def hungry() -> bytes:
+    """A model that takes the same inputs and needs four terabytes in between."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 3, 16, 16])
+    output = helper.make_tensor_value_info("output", TensorProto.FLOAT, [1, 1, 1, 1])
+    nodes = [
+        helper.make_node("ReduceMean", ["image"], ["mean"]),
+        helper.make_node("Expand", ["mean", "shape"], ["wide"]),
+        helper.make_node("ReduceMax", ["wide"], ["output"]),
+    ]
+    shape = numpy_helper.from_array(np.array([1, 1, 1 << 20, 1 << 20]), "shape")
+    graph = helper.make_graph(nodes, "hungry", [image], [output], [shape])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    return bytes(model.SerializeToString())
 
 
 def test_no_space_from_the_start(

@@ -1,0 +1,1 @@
+"""Qualcomm's Hexagon: ONNX that its compiler takes whole, compiled offline, checked on the emulator."""
