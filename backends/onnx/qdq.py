@@ -78,7 +78,7 @@ def _limits(graph: Any, clamp: Any, quantize: Any) -> list[Any] | None:
     if len(found) < 2 or any(value is None for value in found):
         return None
     steps = [np.clip(np.rint(value / scale), -128, 127).astype(np.int8).reshape(()) for value in found]
-    return [_initializer(graph, f"limit_{step}", step) for step in steps]
+    return [initializer(graph, f"limit_{step}", step) for step in steps]
 
 
 def _constant(value: Any) -> Any:
@@ -86,7 +86,8 @@ def _constant(value: Any) -> Any:
     return None if value is None or value.const_value is None else value.const_value.numpy()
 
 
-def _initializer(graph: Any, name: str, array: Any) -> Any:
+def initializer(graph: Any, name: str, array: Any) -> Any:
+    """The initializer of this name, made of the array where there is none."""
     import onnx_ir as ir
 
     if name not in graph.initializers:
@@ -113,7 +114,7 @@ def _transposed(graph: Any, before: Any, node: Any, order: list[int]) -> Any:
     import onnx_ir as ir
 
     weight = np.ascontiguousarray(node.inputs[0].const_value.numpy().transpose(order))
-    stored = _initializer(graph, f"{node.inputs[0].name}_transposed", weight)
+    stored = initializer(graph, f"{node.inputs[0].name}_transposed", weight)
     axis = order.index(axis_of(node) % len(order))
     moved = ir.node("DequantizeLinear", [stored, *node.inputs[1:]], attributes={"axis": axis})
     graph.insert_before(before, moved)
