@@ -12,7 +12,7 @@ from compactor.backend import Executed, Loader, Lowered, Session
 from compactor.backends.feeds import describe_shapes
 from compactor.backends.onnx.export import write_onnx
 from compactor.backends.onnx.nbits import pack_weights
-from compactor.backends.onnx.qdq import quantize_before_clamp
+from compactor.backends.onnx.qdq import one_sign, quantize_before_clamp
 from compactor.backends.onnx.runtime import open_session
 from compactor.backends.onnx.session import OrtSession
 from compactor.backends.onnx.trace import executed
@@ -58,6 +58,7 @@ class OnnxBackend:
 
         def rewrite(graph: Any) -> None:
             quantize_before_clamp(graph)
+            one_sign(graph)
             pack_weights(graph, weights)
 
         origins = write_onnx(program, folder / MODEL, rewrite=rewrite)

@@ -67,6 +67,26 @@ def quantize_before_clamp(graph: Any) -> None:
         graph.remove(clamp, safe=True)
 
 
+def one_sign(graph: Any) -> None:
+    """Where activations are uint8 here and int8 there, all become uint8, by zero points 128 higher: the same numbers.
+
+    ONNX Runtime has no integer convolution from one to the other. Values behind an integer ``Clip`` stay.
+    """
+    nodes = [n for n in graph if n.op_type == "QuantizeLinear" and _constant(n.inputs[2]) is not None]
+    signed = [n for n in nodes if _constant(n.inputs[2]).dtype == np.int8]
+    if len(signed) == len(nodes):
+        return
+    for node in signed:
+        readers = [user for user, _ in node.outputs[0].uses()]
+        if all(user.op_type == "DequantizeLinear" for user in readers):
+            zero = (_constant(node.inputs[2]).astype(np.int16) + 128).astype(np.uint8)
+            shifted = initializer(graph, f"zero_{zero}", zero)
+            for each in (node, *readers):
+                each.resize_inputs(3)
+                each.replace_input_with(2, shifted)
+            node.outputs[0].type = None
+
+
 def _limits(graph: Any, clamp: Any, quantize: Any) -> list[Any] | None:
     """The integers that a clamp's limits are quantized to, None where that is not known or not what is meant."""
     scale, zero = (_constant(value) for value in quantize.inputs[1:3])

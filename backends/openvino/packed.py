@@ -21,7 +21,7 @@ def pack_weights(model: Any, weights: Mapping[str, Packable]) -> None:
         if name is None:
             continue
         if name not in made:
-            made[name] = _decompressed(weights[name], name)
+            made[name] = _decompressed(weights[name])
         product = opset13.matmul(node.input_value(0), made[name], False, True)
         product.set_friendly_name(node.get_friendly_name())
         for reader in node.output(0).get_target_inputs():
@@ -37,7 +37,7 @@ def _weight(product: Any, weights: Mapping[str, Packable]) -> str | None:
     return name if node.get_type_name() == "Constant" and name in weights else None
 
 
-def _decompressed(weight: Packable, name: str) -> Any:
+def _decompressed(weight: Packable) -> Any:
     """The weight (rows, columns) in float, in the spelling that OpenVINO computes as it reads."""
     import openvino
     from openvino import opset13
@@ -45,7 +45,7 @@ def _decompressed(weight: Packable, name: str) -> Any:
     groups = weight.scales.shape[1]
     shape = [weight.rows, groups, weight.group] if groups > 1 else [weight.rows, weight.columns]
     packed = openvino.Tensor(_nibbles(weight.values.numpy()), openvino.Shape(shape), openvino.Type.i4)
-    stored = opset13.constant(packed, name=name)
+    stored = openvino.op.Constant(packed, shared_memory=False)
     scales = weight.scales.numpy().reshape([*shape[:-1], 1])
     product = opset13.multiply(opset13.convert(stored, "f32"), opset13.constant(scales))
     if groups == 1:

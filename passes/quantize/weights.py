@@ -74,9 +74,9 @@ def _obstacles(rules: QuantRules, bits: int) -> list[str]:
 
 
 def _linears(program: Program) -> list[fx.Node]:
-    """Linear layers whose weight is a tensor of the state."""
-    linears = (n for n in program.graph.nodes if n.target is aten.linear.default)
-    return [n for n in linears if isinstance(n.args[1], fx.Node) and n.args[1].op == "get_attr"]
+    """Linear layers whose weight is a matrix of the state."""
+    linears = [n for n in program.graph.nodes if n.target is aten.linear.default]
+    return [n for n in linears if n.args[1].op == "get_attr" and program.state[str(n.args[1].target)].dim() == 2]
 
 
 def _grouped(program: Program, group: int) -> tuple[Program, QuantPlan]:
@@ -85,7 +85,7 @@ def _grouped(program: Program, group: int) -> tuple[Program, QuantPlan]:
     state = dict(program.state)
     readers: dict[str, list[fx.Node]] = {}
     for node in _linears(program):
-        readers.setdefault(str(node.args[1].target), []).append(mapping[node])  # type: ignore[union-attr]
+        readers.setdefault(str(node.args[1].target), []).append(mapping[node])
     plan, order = [], {n: i for i, n in enumerate(graph.nodes)}
     for name, nodes in readers.items():
         rows, columns = state[name].shape
@@ -100,8 +100,7 @@ def _grouped(program: Program, group: int) -> tuple[Program, QuantPlan]:
             edges = [(view, 0)]
         plan.append(_quantizer(name, state[name], edges))
     graphs.eliminate_dead(graph)
-    trainable = program.trainable | {q.source for q in plan}
-    return program.evolve(graph=graph, state=state, trainable=trainable), QuantPlan(tuple(plan))
+    return program.evolve(graph=graph, state=state), QuantPlan(tuple(plan))
 
 
 def _rows_of_groups(
