@@ -9,7 +9,7 @@ from compactor.ir.cost import homes
 from compactor.ir.kernel_ops import elements
 from compactor.ir.kernels import EPILOGUES, Kernel
 from compactor.ir.program import Program
-from compactor.ir.quantizing import split
+from compactor.ir.quantizing import leaves, split
 from compactor.ir.quantplan import QuantPlan
 
 PRODUCTS = ("conv", "depthwise", "linear", "matmul")
@@ -36,11 +36,15 @@ class Rounded:
 
 @dataclass(frozen=True)
 class Flow:
-    """A plan's quantizers among the kernels of its Program; ``readers`` are the plan's nodes in each kernel."""
+    """A plan's quantizers among the kernels of its Program; ``readers`` are the plan's nodes in each kernel.
+
+    ``needs``: kernels that read what another, such as a pooling, hands on in integers without rounding it again.
+    """
 
     kernels: tuple[Kernel, ...]
     readers: Mapping[int, tuple[str, ...]]
     rounded: tuple[Rounded, ...]
+    needs: Mapping[int, int]
 
     @staticmethod
     def of(program: Program, plan: QuantPlan) -> "Flow":
@@ -57,7 +61,8 @@ class Flow:
                     readers.setdefault(home[edge.node], {})[edge.node] = None
             if not q.weight:
                 rounded.append(Rounded(q.source, maker.get(q.source), tuple(dict.fromkeys(own)), sizes[q.source]))
-        return Flow(program.kernels(), {i: tuple(names) for i, names in readers.items()}, tuple(rounded))
+        named = {i: tuple(names) for i, names in readers.items()}
+        return Flow(program.kernels(), named, tuple(rounded), _needs(program.graph, plan, inside))
 
 
 def _makers(graph: fx.Graph, inside: Mapping[str, int]) -> dict[str, int]:
@@ -67,6 +72,20 @@ def _makers(graph: fx.Graph, inside: Mapping[str, int]) -> dict[str, int]:
         made = [found[n.name] for n in node.all_input_nodes if n.name in found]
         if node.name in inside or made:
             found[node.name] = inside.get(node.name, made[0] if made else 0)
+    return found
+
+
+def _needs(graph: fx.Graph, plan: QuantPlan, inside: Mapping[str, int]) -> dict[int, int]:
+    rounded = {e.node for q in plan if not q.weight for e in q.edges}
+    products = {e.node for q in plan if q.weight for e in q.edges if e.node in inside}
+    found = {}
+    for product in (n for n in graph.nodes if n.name in products):
+        node, given = product, leaves(product)
+        while node.name not in rounded and given:
+            node, given = given[0], leaves(given[0])
+            if node.name in inside:
+                found[inside[product.name]] = inside[node.name]
+                break
     return found
 
 

@@ -65,7 +65,9 @@ class Mixing:
         ways: dict[str, Choose] = {"mixed": self.payoff.cheapest}
         if self.ctx.target.present and self.ctx.backend.installed():
             ways["mixed, conversions free"] = lambda exact: self.payoff.cheapest(exact, conversions=0.0)
-            ways["mixed, all that is accurate"] = lambda exact: every - self.payoff.layers_of(exact)
+            ways["mixed, all that is accurate"] = lambda exact: self.payoff.closed(
+                every - self.payoff.layers_of(exact)
+            )
         return ways
 
     def _accurate(self, choose: Choose) -> tuple[frozenset[int], tuple[str, ...], str]:

@@ -42,13 +42,15 @@ class Conversion:
 
 @dataclass(frozen=True)
 class Payoff:
-    """The layers of a Program under a plan, the conversions between them by their numbers, and its ``others``: kernels
-    that read nothing rounded.
+    """The layers of a Program under a plan, and the conversions between them by their numbers.
+
+    ``others`` are kernels that read nothing rounded; ``needs`` (a, b): layer a reads integers that layer b hands on.
     """
 
     layers: tuple[Layer, ...]
     conversions: tuple[Conversion, ...]
     others: tuple[str, ...] = ()
+    needs: tuple[tuple[int, int], ...] = ()
 
     @staticmethod
     def predicted(program: Program, plan: QuantPlan, target: Target, between: str) -> "Payoff":
@@ -66,7 +68,8 @@ class Payoff:
             for r, t in zip(inner, times, strict=True)
         ]
         others = [k.node for i, k in enumerate(flow.kernels) if i not in number]
-        return Payoff(tuple(layers), tuple(conversions), tuple(others))
+        needs = [(number[a], number[b]) for a, b in flow.needs.items() if b in number]
+        return Payoff(tuple(layers), tuple(conversions), tuple(others), tuple(needs))
 
     def total(self, chosen: Collection[int], conversions: float = 1.0) -> float:
         """Microseconds of all layers when those ``chosen`` are in int8, conversions counted this many times."""
@@ -82,7 +85,7 @@ class Payoff:
         """
         count = len(self.layers)
         source, sink = count + len(self.conversions), count + len(self.conversions) + 1
-        arcs: list[tuple[int, int, float]] = []
+        arcs: list[tuple[int, int, float]] = [(a, b, np.inf) for a, b in self.needs]
         for i, layer in enumerate(self.layers):
             if not set(layer.nodes).isdisjoint(exact):
                 arcs.append((i, sink, np.inf))
@@ -94,6 +97,13 @@ class Payoff:
             arcs += [(reader, value, np.inf) for reader in c.readers if reader != c.maker]
             arcs.append((value, c.maker, conversions * c.us))
         return frozenset(i for i in _source_side(arcs, source, sink) if i < count)
+
+    def closed(self, chosen: Collection[int]) -> frozenset[int]:
+        """Without the layers that need one which is not chosen."""
+        left = set(chosen)
+        while lacking := {a for a, b in self.needs if a in left and b not in left}:
+            left -= lacking
+        return frozenset(left)
 
     def layers_of(self, nodes: Collection[str]) -> frozenset[int]:
         """The layers that hold any of these nodes."""

@@ -19,7 +19,8 @@ def payoffs(draw: st.DrawFn) -> Payoff:
     numbers = st.integers(0, count - 1)
     readers = st.lists(numbers, min_size=1, max_size=3, unique=True).map(tuple)
     conversions = draw(st.lists(st.builds(Conversion, numbers, readers, TIMES), max_size=8))
-    return Payoff(tuple(layers), tuple(conversions))
+    needs = draw(st.lists(st.tuples(numbers, numbers).filter(lambda pair: pair[0] != pair[1]), max_size=2))
+    return Payoff(tuple(layers), tuple(conversions), needs=tuple(needs))
 
 
 def subsets(count: int) -> list[frozenset[int]]:
@@ -33,7 +34,8 @@ def test_no_choice_is_cheaper(payoff: Payoff, conversions: float, exact: set[int
     nodes = [f"add{i}" for i in exact]
     found = payoff.cheapest(nodes, conversions)
     assert not found & payoff.layers_of(nodes) and payoff.layers_of(nodes) == exact & set(range(count))
-    allowed = [s for s in subsets(count) if not s & exact]
+    allowed = [s for s in subsets(count) if not s & exact and s == payoff.closed(s)]
+    assert found in allowed
     least = min(payoff.total(s, conversions) for s in allowed)
     assert payoff.total(found, conversions) == pytest.approx(least, rel=1e-5)
     without = {n for i in range(count) if i not in found for n in payoff.layers[i].nodes}
