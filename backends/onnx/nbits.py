@@ -70,4 +70,5 @@ def _blocks(weight: Packable) -> NDArray[np.uint8]:
     blocks = -(-weight.columns // block)
     values = np.full((weight.rows, blocks * block), 8, np.uint8)
     values[:, : weight.columns] = weight.values.numpy().astype(np.int16) + 8
-    return (values[:, 0::2] | (values[:, 1::2] << 4)).reshape(weight.rows, blocks, block // 2)
+    packed: NDArray[np.uint8] = values[:, 0::2] | (values[:, 1::2] << 4).astype(np.uint8)
+    return packed.reshape(weight.rows, blocks, block // 2)

@@ -69,6 +69,6 @@ def _is_stored(node: fx.Node, program: Program) -> bool:
 
 def _packable(node: fx.Node, shape: tuple[int, ...], program: Program) -> Packable:
     values, scales = (program.state[str(a.target)] for a in node.args[:2])  # type: ignore[union-attr]
-    low, high = node.args[4:6]
-    bits = (high - low).bit_length()  # type: ignore[operator]
+    low, high = (int(bound) for bound in node.args[4:6])  # type: ignore[arg-type]
+    bits = (high - low).bit_length()
     return Packable(values.reshape(shape), scales.float().reshape(shape[0], -1), bits)

@@ -105,4 +105,3 @@ def workload(program: Program) -> tuple[tuple[Kernel, ...], str | tuple[str, ...
     conversions = [r.conversion() for r in flow.rounded if r.maker in exact]
     precisions = [program.between if i in exact else "int8" for i in range(len(kernels))]
     return (*flow.kernels, *conversions), (*precisions, *[program.between] * len(conversions))
-

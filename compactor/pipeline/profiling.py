@@ -119,9 +119,7 @@ def _blocks(space: SearchSpace) -> dict[str, str]:
     return {n.name: name for name in sorted(inside, key=lambda b: -len(inside[b])) for n in inside[name]}
 
 
-def _precisions(
-    times: Sequence[KernelTime], target: Target, now: str, whole: float
-) -> Iterator[tuple[str, float]]:
+def _precisions(times: Sequence[KernelTime], target: Target, now: str, whole: float) -> Iterator[tuple[str, float]]:
     """(change, milliseconds) of the whole model at every other precision, and of one kernel kind alone at int8."""
     kernels = [t.kernel for t in times]
     for other in target.precisions:

@@ -112,9 +112,7 @@ def sweep(
     return rows + [_row(student, p.target, p.name, result) for p, result in zip(places, found, strict=True)]
 
 
-def _row(
-    student: Program, target: Target, device: str | None, result: Latency | CompactorError | None
-) -> Row:
+def _row(student: Program, target: Target, device: str | None, result: Latency | CompactorError | None) -> Row:
     expected = _attempt(lambda: predicted(target, student))
     failure = next((found for found in (result, expected) if isinstance(found, CompactorError)), None)
     return Row(target.name, target.backend, device, _figure(expected), _figure(result), failure)

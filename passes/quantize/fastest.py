@@ -48,9 +48,7 @@ class Fastest(Pass):
         candidates = self.uniform(program, ctx, judge, ORDER)
         return self.result(program, candidates, self.floor(program, judge, candidates, ctx), judge, ctx)
 
-    def uniform(
-        self, program: Program, ctx: PassContext, judge: Judge, precisions: Sequence[str]
-    ) -> list[Candidate]:
+    def uniform(self, program: Program, ctx: PassContext, judge: Judge, precisions: Sequence[str]) -> list[Candidate]:
         """The whole Program in each of these. Raises `UsageError` for one that is not float32."""
         if program.precision != "float32":
             raise UsageError(f"the model is {program.precision} already", f"let {self.name} choose from float32")

@@ -65,14 +65,13 @@ class Mixing:
         ways: dict[str, Choose] = {"mixed": self.payoff.cheapest}
         if self.ctx.target.present and self.ctx.backend.installed():
             ways["mixed, conversions free"] = lambda exact: self.payoff.cheapest(exact, conversions=0.0)
-            ways["mixed, all that is accurate"] = lambda exact: self.payoff.closed(
-                every - self.payoff.layers_of(exact)
-            )
+            ways["mixed, all that is accurate"] = lambda exact: self.payoff.closed(every - self.payoff.layers_of(exact))
         return ways
 
     def _accurate(self, choose: Choose) -> tuple[frozenset[int], tuple[str, ...], str]:
         """Layers, the nodes that must be exact for them to hold the score, and why there are none, if so."""
-        layers, exact = choose(()), ()
+        layers = choose(())
+        exact: tuple[str, ...] = ()
         try:
             if layers and self.judge.score(runner(self.found.program, self._plan(layers))) < self.floor:
                 exact = self._exact(layers)

@@ -69,14 +69,18 @@ class WeightOnly(Pass):
 
 def _obstacles(rules: QuantRules, bits: int) -> list[str]:
     known = ", ".join(map(str, rules.weight_bits)) or "none"
-    reason = f"{rules.runtime} has no kernels here for weights of {bits} bits beside float activations (it has: {known})"
+    reason = f"{rules.runtime} has no kernels here for weights of {bits} bits beside float activations, only: {known}"
     return [] if bits in rules.weight_bits else [reason]
 
 
-def _linears(program: Program) -> list[fx.Node]:
-    """Linear layers whose weight is a matrix of the state."""
-    linears = [n for n in program.graph.nodes if n.target is aten.linear.default]
-    return [n for n in linears if n.args[1].op == "get_attr" and program.state[str(n.args[1].target)].dim() == 2]
+def _linears(program: Program) -> list[tuple[fx.Node, str]]:
+    """Linear layers whose weight is a matrix of the state, and its name there."""
+    found = []
+    for node in program.graph.nodes:
+        weight = node.args[1] if node.target is aten.linear.default else None
+        if isinstance(weight, fx.Node) and weight.op == "get_attr" and program.state[str(weight.target)].dim() == 2:
+            found.append((node, str(weight.target)))
+    return found
 
 
 def _grouped(program: Program, group: int) -> tuple[Program, QuantPlan]:
@@ -84,8 +88,8 @@ def _grouped(program: Program, group: int) -> tuple[Program, QuantPlan]:
     graph, mapping = graphs.copy_graph(program.graph)
     state = dict(program.state)
     readers: dict[str, list[fx.Node]] = {}
-    for node in _linears(program):
-        readers.setdefault(str(node.args[1].target), []).append(mapping[node])
+    for node, name in _linears(program):
+        readers.setdefault(name, []).append(mapping[node])
     plan, order = [], {n: i for i, n in enumerate(graph.nodes)}
     for name, nodes in readers.items():
         rows, columns = state[name].shape

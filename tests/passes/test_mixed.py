@@ -137,7 +137,7 @@ def test_a_runtime_that_fills_with_float32_mixes_with_that(tmp_path: Path) -> No
 
 
 def test_what_costs_most_for_its_time_becomes_exact_first(tmp_path: Path) -> None:
-    whole = prepared("mobilenet_v2")
+    whole = prepared("resnet_b")
     ctx = context(whole, tmp_path, device=Layered(loses=lambda kernel: False))
     found = calibrated(whole, ctx, CalibrationConfig(samples=8, bits=3))
     payoff = Payoff.predicted(found.program, found.plan, ctx.target, "bfloat16")
@@ -173,14 +173,18 @@ def test_openvino_computes_both_precisions_in_one_model(name: str, tmp_path: Pat
     if "bfloat16" not in target.precisions:
         pytest.skip("this machine has no bfloat16")
     whole = prepared(name)
-    made, _ = run(whole, tmp_path, Layered(loses=lambda kernel: kernel.macs < 20_000))
+    made, _ = run(whole, tmp_path, Layered(loses=lambda kernel: kernel.node in ("conv2d_4", "linear_3")))
     assert made.arithmetic == "int8+bfloat16" and rounded(made)
     (tmp_path / "lowered").mkdir()
     lowered = OpenVINOBackend().lower(made, target, tmp_path / "lowered")
     assert lowered.options["precision_hint"] == "bf16"
     session: Any = OpenVINOBackend().open(lowered, batch=1)
     notes = [op.get_rt_info() for op in session.compiled.get_runtime_model().get_ops()]
-    kinds = [n["runtimePrecision"].astype(str) for n in notes if n["layerType"].astype(str) in ("Convolution", "FullyConnected")]
+    kinds = [
+        n["runtimePrecision"].astype(str)
+        for n in notes
+        if n["layerType"].astype(str) in ("Convolution", "FullyConnected")
+    ]
     assert sum(k in ("i8", "u8") for k in kinds) == len(rounded(made)) and "bf16" in kinds
     assert parity.check(made, OpenVINOBackend().open(lowered), whole.example_inputs(8)).passed
 
@@ -195,9 +199,7 @@ def test_onnx_runtime_refuses_other_precisions_between(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_on_this_machine_mixtures_are_measured(tmp_path: Path) -> None:
     whole = prepared("resnet_b")
-    ctx = replace(
-        context(whole, tmp_path, backend=OpenVINOBackend()), target=profiles.resolve("host-cpu")
-    )
+    ctx = replace(context(whole, tmp_path, backend=OpenVINOBackend()), target=profiles.resolve("host-cpu"))
     result = Mixed(FAST).run(whole, ctx)
     timed = [c for c in result.metrics["candidates"] if "latency" in c]
     assert {c["latency"]["basis"] for c in timed} == {"measured"} and len(timed) >= 3

@@ -57,7 +57,10 @@ def wide() -> Program:
     return export(nn.Sequential(nn.Linear(256, 512), nn.ReLU(), nn.Linear(512, 256)), (2, 256))
 
 
-MODELS = {"mixer": mixer, "wide": wide, "bert": lambda: canonical(program("bert"))[0], "vit": lambda: canonical(program("vit"))[0]}
+MODELS = {"mixer": mixer, "wide": wide} | {
+    name: lambda name=name: canonical(program(name))[0]  # type: ignore[misc]
+    for name in ("bert", "vit")
+}
 
 
 def stored(name: str, folder: Path, backend: Backend | None = None, **options: Any) -> Program:
@@ -66,8 +69,7 @@ def stored(name: str, folder: Path, backend: Backend | None = None, **options: A
     return result.program
 
 
-@pytest.mark.parametrize("group", [0, 16, 64])
-@pytest.mark.parametrize("name", sorted(MODELS))
+@pytest.mark.parametrize(("name", "group"), [("mixer", 0), ("mixer", 64), ("bert", 16), ("vit", 16)])
 def test_every_linear_has_four_bits(name: str, group: int, tmp_path: Path) -> None:
     before, after = MODELS[name](), stored(name, tmp_path, group=group)
     verify(after)
@@ -94,8 +96,7 @@ def test_smaller_groups_are_nearer(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS, ids=lambda b: b.name)
-@pytest.mark.parametrize("group", [0, 32])
-@pytest.mark.parametrize("name", sorted(MODELS))
+@pytest.mark.parametrize(("name", "group"), [("mixer", 0), ("mixer", 32), ("bert", 16)])
 def test_runtimes_compute_it(name: str, group: int, backend: Backend, tmp_path: Path) -> None:
     made = stored(name, tmp_path, group=group)
     folders = [tmp_path / "a", tmp_path / "b"]
@@ -126,10 +127,11 @@ def test_openvino_keeps_the_bits_packed(tmp_path: Path) -> None:
 
     lowered = BACKENDS[0].lower(stored("wide", tmp_path, group=64), Here(), tmp_path)
     nodes = openvino.Core().read_model(lowered.folder / lowered.files[0]).get_ops()
-    kinds = Counter(n.get_element_type().get_type_name() for n in nodes if n.get_type_name() == "Constant" and len(n.shape) == 3)
+    tables = [n for n in nodes if n.get_type_name() == "Constant" and len(n.shape) == 3]
+    kinds = Counter(n.get_element_type().get_type_name() for n in tables)
     assert kinds["i4"] == 2
     session: Any = BACKENDS[0].open(lowered, batch=1)
-    ran = [op for op in session.compiled.get_runtime_model().get_ordered_ops()]
+    ran = session.compiled.get_runtime_model().get_ordered_ops()
     layers = [op for op in ran if op.get_rt_info()["layerType"].astype(str) == "FullyConnected"]
     held = [layer.input_value(1).get_element_type().get_type_name() for layer in layers]
     assert held == ["i4", "i4"], "weights are decompressed while they are read, not when the model is loaded"
