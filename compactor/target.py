@@ -9,9 +9,14 @@ from torch import Tensor
 from compactor.backend import Session
 from compactor.ir.expected import ExpectedKernels
 from compactor.ir.kernels import Kernel
+from compactor.ir.program import Program
+from compactor.ir.workload import workload
 from compactor.latency import KernelTime, Latency
 
 PRECISIONS = ("float32", "float16", "bfloat16", "int8")
+
+Precisions = str | Sequence[str]
+"""One precision for all kernels, or one for each."""
 
 
 class Part(NamedTuple):
@@ -66,8 +71,10 @@ class Target(Protocol):
         """sha256 over all that predictions depend on."""
         ...
 
-    def predict(self, kernels: Sequence[Kernel], precision: str) -> Latency:
+    def predict(self, kernels: Sequence[Kernel], precision: Precisions) -> Latency:
         """Predicted latency, milliseconds, of these kernels run one after the other at ``precision``.
+
+        That is one for all of them, or one for each.
 
         A kernel of kind `compactor.ir.kernels.UNKNOWN` widens the interval.
         """
@@ -80,7 +87,7 @@ class Target(Protocol):
         """
         ...
 
-    def breakdown(self, kernels: Sequence[Kernel], precision: str) -> Sequence[KernelTime]:
+    def breakdown(self, kernels: Sequence[Kernel], precision: Precisions) -> Sequence[KernelTime]:
         """Where the predicted time goes, kernel by kernel: their sum is that of `predict` less what a call costs."""
         ...
 
@@ -111,3 +118,16 @@ def native(target: Target, precision: str) -> str:
     if precision in target.precisions or precision != "float32":
         return precision
     return next(p for p in PRECISIONS if p in target.precisions)
+
+
+def work(target: Target, program: Program) -> tuple[tuple[Kernel, ...], str | tuple[str, ...]]:
+    """The kernels of a Program and the precisions in which the device runs them, for `Target.predict`."""
+    kernels, precision = workload(program)
+    if isinstance(precision, str):
+        return kernels, native(target, precision)
+    return kernels, tuple(native(target, p) for p in precision)
+
+
+def predicted(target: Target, program: Program) -> Latency:
+    """Predicted latency of a Program in its own precisions, milliseconds at batch 1."""
+    return target.predict(*work(target, program))

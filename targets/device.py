@@ -21,7 +21,7 @@ from compactor.ir.kernels import EPILOGUES, Kernel
 from compactor.latency import KernelTime, Latency
 from compactor.pipeline.store import default_root
 from compactor.pipeline.versions import tool_versions
-from compactor.target import Observation
+from compactor.target import Observation, Precisions
 from compactor.targets import correction, cuda, host, model
 from compactor.targets import measure as measuring
 from compactor.targets.breakdown import breakdown, widened
@@ -117,8 +117,10 @@ class ProfileTarget:
             return self.fitted
         return Fit.load(self.fit_path) if self.fit_path.is_file() else None
 
-    def predict(self, kernels: Sequence[Kernel], precision: str) -> Latency:
+    def predict(self, kernels: Sequence[Kernel], precision: Precisions) -> Latency:
         """Predicted latency with its 90 % interval, milliseconds, of kernels run one after the other.
+
+        ``precision`` is one for all of them, or one for each.
 
         Raises `UnsupportedError` for a precision that the device does not run natively.
         """
@@ -127,12 +129,17 @@ class ProfileTarget:
         found = Latency(p50, "predicted", low=max(p50 / wide, min(p50, floor)), high=p50 * wide)
         return widened(found, floor, kernels, times)
 
-    def breakdown(self, kernels: Sequence[Kernel], precision: str) -> Sequence[KernelTime]:
+    def breakdown(self, kernels: Sequence[Kernel], precision: Precisions) -> Sequence[KernelTime]:
         """Where the predicted time goes, kernel by kernel, without the time of the call itself."""
+        if not isinstance(precision, str):
+            found = {p: self.breakdown(kernels, p) for p in set(precision)}
+            return [found[p][i] for i, p in enumerate(precision)]
         return breakdown(self.profile, kernels, precision, self._times(kernels, precision)[0])
 
-    def _times(self, kernels: Sequence[Kernel], precision: str) -> tuple[Floats, float, float]:
+    def _times(self, kernels: Sequence[Kernel], precision: Precisions) -> tuple[Floats, float, float]:
         """Microseconds of each kernel and of the call, and the factor around their sum that holds 90 %."""
+        if not isinstance(precision, str):
+            return self._mixed(kernels, precision)
         times, call = model.kernel_times(self.profile, kernels, precision), self.profile.model.call_us
         learned = self._correction(precision)
         if learned is None:
@@ -141,6 +148,12 @@ class ProfileTarget:
         corrected, deviation = learned.times(given)
         whole = given.per_kernel(corrected)
         return whole[:-1], float(whole[-1]), math.exp(deviation)
+
+    def _mixed(self, kernels: Sequence[Kernel], precisions: Sequence[str]) -> tuple[Floats, float, float]:
+        """The same where each kernel has its own precision; of call and factor the largest count."""
+        found = {p: self._times(kernels, p) for p in set(precisions)}
+        times = np.array([found[p][0][i] for i, p in enumerate(precisions)])
+        return times, max(call for _, call, _ in found.values()), max(wide for _, _, wide in found.values())
 
     def rows(self, kernels: Sequence[Kernel], times: Floats) -> correction.Rows:
         """What corrections are made of: the kernels, their microseconds after the roofline, the call, what is fused."""

@@ -4,13 +4,15 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from torch import Tensor
 
 from compactor.backend import Executed, Loader, Lowered, Session
 from compactor.backends.feeds import describe_shapes
 from compactor.backends.onnx.export import write_onnx
-from compactor.backends.onnx.qdq import quantize_before_clamp
+from compactor.backends.onnx.nbits import pack_weights
+from compactor.backends.onnx.qdq import one_sign, quantize_before_clamp
 from compactor.backends.onnx.runtime import open_session
 from compactor.backends.onnx.session import OrtSession
 from compactor.backends.onnx.trace import executed
@@ -19,6 +21,7 @@ from compactor.backends.shapes import nominal_shapes
 from compactor.errors import UnsupportedError
 from compactor.ir.program import Program
 from compactor.ir.quantplan import QuantRules
+from compactor.ir.weightonly import packable
 from compactor.target import Target
 
 MODEL = "model.onnx"
@@ -30,7 +33,7 @@ class OnnxBackend:
     """Lowers to one ONNX file and runs it on ONNX Runtime's CPU provider; stateless."""
 
     name = "onnx"
-    rules = QuantRules("ONNX Runtime")
+    rules = QuantRules("ONNX Runtime", weight_bits=(4,))
 
     def installed(self) -> bool:
         """Whether sessions can be opened here."""
@@ -38,8 +41,10 @@ class OnnxBackend:
 
     def supports(self, program: Program, target: Target) -> list[str]:
         """Reasons why this Program cannot be lowered for the target."""
-        if program.precision == "bfloat16":
+        if "bfloat16" in program.arithmetic:
             return ["ONNX Runtime's CPU provider has no bfloat16 kernels"]
+        if "+" in program.arithmetic:
+            return ["ONNX Runtime computes in float32 between quantizers"]
         if program.precision not in target.precisions:
             return [f"{target.name} does not run {program.precision}, only {', '.join(target.precisions)}"]
         return []
@@ -49,7 +54,14 @@ class OnnxBackend:
         reasons = self.supports(program, target)
         if reasons:
             raise UnsupportedError(reasons[0], "choose another precision or target")
-        origins = write_onnx(program, folder / MODEL, rewrite=quantize_before_clamp)
+        weights = packable(program)
+
+        def rewrite(graph: Any) -> None:
+            quantize_before_clamp(graph)
+            one_sign(graph)
+            pack_weights(graph, weights)
+
+        origins = write_onnx(program, folder / MODEL, rewrite=rewrite)
         return Lowered(self.name, folder, (MODEL,), program.precision, {"shapes": describe_shapes(program)}, origins)
 
     def open(self, lowered: Lowered, *, threads: int | None = None, batch: int | None = None) -> Session:

@@ -37,7 +37,7 @@ def _rename(graph: Any, program: Program) -> None:
     taken = {spec.name for spec in program.inputs} | set(program.outputs)
     for value, spec in zip(graph.inputs, program.inputs, strict=True):
         value.name = spec.name
-    known = set(program.state)
+    known = {*program.state, *(f"{name}_transposed" for name in program.state)}
     constants = [v for name, v in list(graph.initializers.items()) if name not in known or name in taken]
     for i, value in enumerate(constants):
         value.name = f"constant.{i}"

@@ -67,6 +67,26 @@ def quantize_before_clamp(graph: Any) -> None:
         graph.remove(clamp, safe=True)
 
 
+def one_sign(graph: Any) -> None:
+    """Where activations are uint8 here and int8 there, all become uint8, by zero points 128 higher: the same numbers.
+
+    ONNX Runtime has no integer convolution from one to the other. Values behind an integer ``Clip`` stay.
+    """
+    nodes = [n for n in graph if n.op_type == "QuantizeLinear" and _constant(n.inputs[2]) is not None]
+    signed = [n for n in nodes if _constant(n.inputs[2]).dtype == np.int8]
+    if len(signed) == len(nodes):
+        return
+    for node in signed:
+        readers = [user for user, _ in node.outputs[0].uses()]
+        if all(user.op_type == "DequantizeLinear" for user in readers):
+            zero = (_constant(node.inputs[2]).astype(np.int16) + 128).astype(np.uint8)
+            shifted = initializer(graph, f"zero_{zero}", zero)
+            for each in (node, *readers):
+                each.resize_inputs(3)
+                each.replace_input_with(2, shifted)
+            node.outputs[0].type = None
+
+
 def _limits(graph: Any, clamp: Any, quantize: Any) -> list[Any] | None:
     """The integers that a clamp's limits are quantized to, None where that is not known or not what is meant."""
     scale, zero = (_constant(value) for value in quantize.inputs[1:3])
@@ -78,7 +98,7 @@ def _limits(graph: Any, clamp: Any, quantize: Any) -> list[Any] | None:
     if len(found) < 2 or any(value is None for value in found):
         return None
     steps = [np.clip(np.rint(value / scale), -128, 127).astype(np.int8).reshape(()) for value in found]
-    return [_initializer(graph, f"limit_{step}", step) for step in steps]
+    return [initializer(graph, f"limit_{step}", step) for step in steps]
 
 
 def _constant(value: Any) -> Any:
@@ -86,7 +106,8 @@ def _constant(value: Any) -> Any:
     return None if value is None or value.const_value is None else value.const_value.numpy()
 
 
-def _initializer(graph: Any, name: str, array: Any) -> Any:
+def initializer(graph: Any, name: str, array: Any) -> Any:
+    """The initializer of this name, made of the array where there is none."""
     import onnx_ir as ir
 
     if name not in graph.initializers:
@@ -113,7 +134,7 @@ def _transposed(graph: Any, before: Any, node: Any, order: list[int]) -> Any:
     import onnx_ir as ir
 
     weight = np.ascontiguousarray(node.inputs[0].const_value.numpy().transpose(order))
-    stored = _initializer(graph, f"{node.inputs[0].name}_transposed", weight)
+    stored = initializer(graph, f"{node.inputs[0].name}_transposed", weight)
     axis = order.index(axis_of(node) % len(order))
     moved = ir.node("DequantizeLinear", [stored, *node.inputs[1:]], attributes={"axis": axis})
     graph.insert_before(before, moved)

@@ -12,17 +12,19 @@ from compactor.backends.feeds import describe_shapes
 from compactor.backends.onnx.export import write_onnx
 from compactor.backends.openvino import npu
 from compactor.backends.openvino.convert import save_ir
+from compactor.backends.openvino.packed import pack_weights
 from compactor.backends.openvino.runtime import compile_model, core
 from compactor.backends.openvino.session import OpenVINOSession
 from compactor.backends.shapes import nominal_shapes
 from compactor.errors import UnsupportedError
 from compactor.ir.program import Program
 from compactor.ir.quantplan import QuantRules
+from compactor.ir.weightonly import packable
 from compactor.ir.widen import widen
 from compactor.target import Target
 
 MODEL = "model.xml", "model.bin"
-_HINTS = {"float32": "f32", "float16": "f16", "bfloat16": "bf16", "int8": "f32"}
+_HINTS = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
 
 
 class OpenVINOBackend:
@@ -32,7 +34,7 @@ class OpenVINOBackend:
     """
 
     name = "openvino"
-    rules = QuantRules("OpenVINO")
+    rules = QuantRules("OpenVINO", weight_bits=(8, 4))
 
     def installed(self) -> bool:
         """Whether sessions can be opened here."""
@@ -40,8 +42,9 @@ class OpenVINOBackend:
 
     def supports(self, program: Program, target: Target) -> list[str]:
         """Reasons why this Program cannot be lowered for the target."""
-        if program.precision not in target.precisions:
-            return [f"{target.name} does not run {program.precision}, only {', '.join(target.precisions)}"]
+        missing = [p for p in program.arithmetic.split("+") if p not in target.precisions]
+        if missing:
+            return [f"{target.name} does not run {missing[0]}, only {', '.join(target.precisions)}"]
         return []
 
     def lower(self, program: Program, target: Target, folder: Path) -> Lowered:
@@ -54,6 +57,7 @@ class OpenVINOBackend:
             path = Path(temporary) / "model.onnx"
             marks = write_onnx(widen(program), path)
             model = read(path)
+            pack_weights(model, packable(program))
             if options["device"] == "NPU":
                 npu.check(model, nominal_shapes(options, 1), target.name)
             origins = save_ir(model, folder / MODEL[0], program.precision, marks)
@@ -62,7 +66,8 @@ class OpenVINOBackend:
     def _options(self, program: Program, target: Target) -> dict[str, str | int | float | bool]:
         # The Protocol of targets does not know OpenVINO's device names; NPU profiles carry it in theirs.
         device = "NPU" if "npu" in target.name.split("-") else "CPU"
-        return {"device": device, "precision_hint": _HINTS[program.precision], "shapes": describe_shapes(program)}
+        hint = _HINTS[program.between if program.precision == "int8" else program.precision]
+        return {"device": device, "precision_hint": hint, "shapes": describe_shapes(program)}
 
     def open(self, lowered: Lowered, *, threads: int | None = None, batch: int | None = None) -> Session:
         """Load the IR on its device, or on the CPU where that device is absent. Raises `MissingRuntimeError`."""

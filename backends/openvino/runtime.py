@@ -60,6 +60,9 @@ def _settings(core: Any, device: str, options: Options, threads: int | None) -> 
     if hint == "f16" and "FP16" not in core.get_property(device, "OPTIMIZATION_CAPABILITIES"):
         hint = "f32"  # The plugin would take bfloat16 instead, which is less exact than what was asked for.
     settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": hint}
+    if device == "CPU":
+        # Left alone, it rounds activations beside weights of few bits.
+        settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = 0
     if device == "CPU" and threads is not None:
         settings["INFERENCE_NUM_THREADS"] = threads
     return settings

@@ -17,6 +17,7 @@ from compactor.backends.tensorrt.rules import check_quantizers
 from compactor.errors import MissingRuntimeError, UnsupportedError
 from compactor.ir.program import Program
 from compactor.ir.quantplan import QuantRules
+from compactor.ir.weightonly import packable
 from compactor.target import Target
 
 MODEL, BUILDER, SETTINGS = "model.onnx", "build_engine.py", "build.json"
@@ -38,8 +39,10 @@ class TensorRTBackend:
 
     def supports(self, program: Program, target: Target) -> list[str]:
         """Reasons why this Program cannot be lowered for the target."""
-        if program.precision == "bfloat16":
+        if "bfloat16" in program.arithmetic:
             return ["no runtime here has bfloat16 kernels to check the ONNX file with"]
+        if packable(program):
+            return ["weights of 4 bits are not lowered for TensorRT"]
         if program.precision not in target.precisions:
             return [f"{target.name} does not run {program.precision}, only {', '.join(target.precisions)}"]
         return []

@@ -61,7 +61,7 @@ def describe(program: "Program", space: "SearchSpace") -> dict[str, Any]:
         "inputs": [s.to_dict() for s in program.inputs],
         "assumed": program.meta.get("assumed"),
         "outputs": list(program.outputs),
-        "precision": program.precision,
+        "precision": program.arithmetic,
         "parameters": cost.parameters,
         "macs": cost.macs,
         "bytes": cost.bytes,

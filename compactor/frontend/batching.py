@@ -55,7 +55,8 @@ def _freed(program: Program, size: int) -> Program:
     freed = export(module, inputs, [{0: BATCH} for _ in inputs], meta=program.meta)
     names = [spec.name for spec in program.inputs]
     specs = tuple(s.__class__(n, s.shape, s.dtype, s.dynamic) for n, s in zip(names, freed.inputs, strict=True))
-    return freed.evolve(inputs=specs, outputs=program.outputs, precision=program.precision, history=program.history)
+    kept = {name: getattr(program, name) for name in ("outputs", "precision", "between", "history")}
+    return freed.evolve(inputs=specs, **kept)
 
 
 def _free_size(node: fx.Node, batch: fx.Node, size: int) -> None:

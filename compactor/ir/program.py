@@ -64,6 +64,7 @@ class Program:
         inputs: specification of each input. Dimension 0 of every input is the batch.
         outputs: names of the outputs, in order.
         precision: ``float32``, ``float16``, ``bfloat16`` or ``int8``: what the lowered model computes in.
+        between: what an int8 one computes in between its quantizers, as far as its runtime leaves the choice.
         history: one record per pass that made this Program.
         meta: JSON-able facts that travel with it (label names, task, tokenizer folder, ...).
     """
@@ -74,6 +75,7 @@ class Program:
     inputs: tuple[InputSpec, ...]
     outputs: tuple[str, ...]
     precision: str = "float32"
+    between: str = "float32"
     history: tuple[Mapping[str, Any], ...] = ()
     meta: Mapping[str, Any] = field(default_factory=dict)
 
@@ -148,6 +150,12 @@ class Program:
 
     # -- facts -----------------------------------------------------------------------------------------------------
 
+    @property
+    def arithmetic(self) -> str:
+        """``precision``, and what is between its quantizers where that is not float32: ``int8+bfloat16``."""
+        mixed = self.precision == "int8" and self.between != "float32"
+        return f"{self.precision}+{self.between}" if mixed else self.precision
+
     @cached_property
     def values(self) -> dict[fx.Node, Any]:
         """Fake value of every node at batch 1, for shapes and dtypes."""
@@ -198,7 +206,7 @@ class Program:
             args, kwargs = graphs.plain_arguments(node)
             digest.update(f"{node.op} {target} {text(args)} {text(kwargs)}\n".encode())
         digest.update(json.dumps([s.to_dict() for s in self.inputs], sort_keys=True).encode())
-        digest.update(f"{self.outputs} {self.precision} {sorted(self.trainable)}".encode())
+        digest.update(f"{self.outputs} {self.arithmetic} {sorted(self.trainable)}".encode())
         for name, tensor in sorted(self.state.items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().contiguous().flatten().view(torch.uint8).numpy().data)

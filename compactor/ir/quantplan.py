@@ -113,6 +113,7 @@ class QuantRules:
     Attributes:
         runtime: its name.
         signed: activations must be int8 with zero point 0.
+        weight_bits: of weights that it stores in so many, beside exact activations.
 
     Every runtime here wants symmetric weights with one scale or one per output channel, one scale per activation, and
     no quantized bias.
@@ -120,6 +121,7 @@ class QuantRules:
 
     runtime: str
     signed: bool = False
+    weight_bits: tuple[int, ...] = ()
 
     def broken(self, quantizer: Quantizer) -> Iterator[str]:
         """What is wrong with a quantizer."""

@@ -12,7 +12,7 @@ from compactor.backend import Backend, Session
 from compactor.budget import Budget
 from compactor.data import DataSource
 from compactor.latency import Latency
-from compactor.target import Target, native
+from compactor.target import Target, predicted
 
 if TYPE_CHECKING:
     from compactor.ir.program import Program
@@ -73,7 +73,7 @@ class PassContext:
         drifts still ranks candidates; they go through the ledger, so that a resumed build takes the same decisions.
         """
         if not (self.target.present and self.backend.installed()):
-            return self.target.predict(program.kernels(), native(self.target, program.precision))
+            return predicted(self.target, program)
 
         def measure() -> Latency:
             with TemporaryDirectory(dir=self.workspace) as folder:

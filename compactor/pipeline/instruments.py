@@ -101,6 +101,6 @@ class Dumps(Instrument):
 
 def describe(program: Program) -> str:
     """A Program as text: inputs, tensors and the graph."""
-    lines = [f"precision {program.precision}", *(f"input {s.to_dict()}" for s in program.inputs)]
+    lines = [f"precision {program.arithmetic}", *(f"input {s.to_dict()}" for s in program.inputs)]
     lines += [f"tensor {name} {tuple(t.shape)} {t.dtype}" for name, t in program.state.items()]
     return "\n".join([*lines, str(program.graph), ""])

@@ -60,7 +60,7 @@ def structure(program: Program) -> str:
     """sha256 over graph, shapes and dtypes: equal for Programs that take equally long."""
     numbers = {node: f"%{i}" for i, node in enumerate(program.graph.nodes)}
     names = {name: f"#{i}" for i, name in enumerate(program.state)}
-    digest = hashlib.sha256(program.precision.encode())
+    digest = hashlib.sha256(program.arithmetic.encode())
     for node in program.graph.nodes:
         target = names[str(node.target)] if node.op == "get_attr" else str(node.target)
         target = "" if node.op == "placeholder" else target

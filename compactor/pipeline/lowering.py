@@ -18,7 +18,7 @@ from compactor.pipeline import remote
 from compactor.pipeline.request import backend_of, resolve_target
 from compactor.report.artifact import Artifact
 from compactor.scoring import scorable
-from compactor.target import Target, native
+from compactor.target import Target, predicted
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,9 @@ def latencies(models: Sequence[Model], backend: Backend, target: Target) -> list
 
 
 def predict(program: Program, target: str | Target) -> Latency:
-    """Predicted latency, milliseconds, of one inference at batch 1 and the Program's precision."""
+    """Predicted latency, milliseconds, of one inference at batch 1 and the Program's precisions."""
     resolved = resolve_target(target)
-    return resolved.predict(program.kernels(), native(resolved, program.precision))
+    return predicted(resolved, program)
 
 
 def measure(

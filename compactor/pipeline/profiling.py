@@ -16,7 +16,7 @@ from compactor.pipeline.lowering import measure
 from compactor.pipeline.remote import MINUTES
 from compactor.pipeline.request import backend_of, resolve_target
 from compactor.report.artifact import Artifact
-from compactor.target import Target, native
+from compactor.target import Target, native, work
 
 
 @dataclass(frozen=True)
@@ -83,15 +83,15 @@ def profile(
     resolved = resolve_target(target)
     program = model if isinstance(model, Program) else _student(model)
     chosen = precision if precision is not None else native(resolved, program.precision)
-    kernels, space = program.kernels(), space_of(program)
-    predicted, times = resolved.predict(kernels, chosen), resolved.breakdown(kernels, chosen)
+    kernels, own = work(resolved, program) if precision is None else (program.kernels(), precision)
+    predicted, times, space = resolved.predict(kernels, own), resolved.breakdown(kernels, own), space_of(program)
     if device is not None and chosen != program.precision:
         raise UsageError(
             f"the model is {program.precision}: it cannot be measured at {chosen}", "leave out --precision, or --device"
         )
     here = resolved.present and backend_of(resolved).installed() and chosen == program.precision
     ops = {n.name: op_name(n) for n in program.graph.nodes}
-    changes = [*_precisions(times, resolved, chosen), *_removals(space, resolved, chosen)]
+    changes = [*_precisions(times, resolved, chosen, predicted.p50), *_removals(space, resolved, chosen)]
     return Profile(
         target=resolved.name,
         precision=chosen,
@@ -118,9 +118,9 @@ def _blocks(space: SearchSpace) -> dict[str, str]:
     return {n.name: name for name in sorted(inside, key=lambda b: -len(inside[b])) for n in inside[name]}
 
 
-def _precisions(times: Sequence[KernelTime], target: Target, now: str) -> Iterator[tuple[str, float]]:
+def _precisions(times: Sequence[KernelTime], target: Target, now: str, whole: float) -> Iterator[tuple[str, float]]:
     """(change, milliseconds) of the whole model at every other precision, and of one kernel kind alone at int8."""
-    kernels, whole = [t.kernel for t in times], target.predict([t.kernel for t in times], now).p50
+    kernels = [t.kernel for t in times]
     for other in target.precisions:
         if other != now:
             yield f"all at {other}", target.predict(kernels, other).p50

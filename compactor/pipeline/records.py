@@ -79,7 +79,7 @@ def _network(program: Program, subnet: dict[str, Any] | None = None) -> Network:
         fingerprint=program.fingerprint,
         parameters=cost.parameters,
         macs=cost.macs,
-        precision=program.precision,
+        precision=program.arithmetic,
         subnet=subnet,
     )
 

@@ -12,14 +12,14 @@ from torch import Tensor
 from compactor.backend import Lowered
 from compactor.device import Device, identity
 from compactor.errors import CompactorError, UsageError
-from compactor.ir.kernels import Kernel
+from compactor.ir.program import Program
 from compactor.latency import Latency
 from compactor.pipeline import remote
 from compactor.pipeline.context import Progress, Silent
 from compactor.pipeline.lowering import ready
 from compactor.pipeline.request import backend_of, resolve_target
 from compactor.report.artifact import Artifact
-from compactor.target import Target, native
+from compactor.target import Target, predicted
 
 HERE = "this machine"
 T = TypeVar("T")
@@ -105,23 +105,16 @@ def sweep(
         raise UsageError("nothing to compare", "give --targets a,b,c, or --device ssh://user@host")
     places += [_Place(target, None) for target in asked if target.present]
     student = artifact.student()
-    kernels, precision = student.kernels(), student.precision
     found = _measured(artifact, places, progress if progress is not None else Silent())
     idle = [t for t in asked if t.name not in {place.target.name for place in places}]
-    rows = [_row(kernels, precision, target, None, None) for target in idle]
-    return rows + [_row(kernels, precision, p.target, p.name, result) for p, result in zip(places, found, strict=True)]
+    rows = [_row(student, target, None, None) for target in idle]
+    return rows + [_row(student, p.target, p.name, result) for p, result in zip(places, found, strict=True)]
 
 
-def _row(
-    kernels: Sequence[Kernel],
-    precision: str,
-    target: Target,
-    device: str | None,
-    result: Latency | CompactorError | None,
-) -> Row:
-    predicted = _attempt(lambda: target.predict(kernels, native(target, precision)))
-    failure = next((found for found in (result, predicted) if isinstance(found, CompactorError)), None)
-    return Row(target.name, target.backend, device, _figure(predicted), _figure(result), failure)
+def _row(student: Program, target: Target, device: str | None, result: Latency | CompactorError | None) -> Row:
+    expected = _attempt(lambda: predicted(target, student))
+    failure = next((found for found in (result, expected) if isinstance(found, CompactorError)), None)
+    return Row(target.name, target.backend, device, _figure(expected), _figure(result), failure)
 
 
 def _figure(found: Latency | CompactorError | None) -> Latency | None:

@@ -31,8 +31,8 @@ class CalibrationConfig(PassConfig):
     """
 
     samples: int = Field(default=300, ge=1, le=100_000, description="samples that calibrate, one at a time")
-    bits: Literal[8, 4, 3] = Field(
-        default=8, description="of weights; fewer than 8 are stored as int8 and run no faster"
+    bits: Literal[8, 4, 3, 2] = Field(
+        default=8, description="of weights; fewer than 8 are stored as int8 and run no faster; 2 is ternary"
     )
     preset: Literal["performance", "mixed"] | None = Field(
         default=None, description="symmetric, or asymmetric activations"

@@ -15,7 +15,8 @@ from compactor.passes.quantize.judge import Judge
 from compactor.passes.quantize.ptq import PostTrainingQuantization, PtqConfig
 from compactor.pipeline.context import PassContext
 
-ORDER = ("float32", "float16", "bfloat16", "int8")
+FLOATS = ("float32", "float16", "bfloat16")
+ORDER = (*FLOATS, "int8")
 """Simplest first: a tie in latency goes to the earlier one."""
 
 
@@ -39,16 +40,20 @@ class Candidate:
 
 def make(precision: str, program: Program, ctx: PassContext, samples: int, judge: Judge) -> Candidate:
     """The candidate, with its latency and score; without a Program where it cannot be had."""
-    candidate = Candidate(precision)
     if precision not in ctx.target.precisions:
-        candidate.reason = f"{ctx.target.name} does not run it"
-    elif precision == "int8" and find_spec("nncf") is None:
-        candidate.reason = "nncf is not installed (pip install 'compactor[quantize]')"
-    else:
-        try:
-            _complete(candidate, _MAKERS[precision](program, ctx, samples), ctx, judge)
-        except UnsupportedError as error:
-            candidate.reason = error.message
+        return Candidate(precision, reason=f"{ctx.target.name} does not run it")
+    if precision == "int8" and find_spec("nncf") is None:
+        return Candidate(precision, reason="nncf is not installed (pip install 'compactor[quantize]')")
+    return tried(precision, lambda: _MAKERS[precision](program, ctx, samples), ctx, judge)
+
+
+def tried(precision: str, build: Callable[[], Program], ctx: PassContext, judge: Judge) -> Candidate:
+    """The candidate that ``build`` makes, timed and scored; without a Program where it cannot be had."""
+    candidate = Candidate(precision)
+    try:
+        _complete(candidate, build(), ctx, judge)
+    except UnsupportedError as error:
+        candidate.reason = error.message
     return candidate
 
 

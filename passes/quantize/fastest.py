@@ -44,20 +44,30 @@ class Fastest(Pass):
 
     def run(self, program: Program, ctx: PassContext) -> PassResult:
         """Choose. Raises `UnsupportedError` when the target runs none of the precisions this version can make."""
-        if program.precision != "float32":
-            raise UsageError(f"the model is {program.precision} already", "let quantize.fastest choose from float32")
         judge = Judge.of(ctx, self.config.dev_samples)
+        candidates = self.uniform(program, ctx, judge, ORDER)
+        return self.result(program, candidates, self.floor(program, judge, candidates, ctx), judge, ctx)
+
+    def uniform(self, program: Program, ctx: PassContext, judge: Judge, precisions: Sequence[str]) -> list[Candidate]:
+        """The whole Program in each of these. Raises `UsageError` for one that is not float32."""
+        if program.precision != "float32":
+            raise UsageError(f"the model is {program.precision} already", f"let {self.name} choose from float32")
         candidates = []
-        for i, precision in enumerate(ORDER):
-            ctx.progress.update(i, len(ORDER), precision)
+        for i, precision in enumerate(precisions):
+            ctx.progress.update(i, len(precisions), precision)
             candidates.append(make(precision, program, ctx, self.config.samples, judge))
+        return candidates
+
+    def result(
+        self, program: Program, candidates: Sequence[Candidate], floor: float, judge: Judge, ctx: PassContext
+    ) -> PassResult:
+        """The choice among candidates. Raises `UnsupportedError` where none could be made."""
         made = [c for c in candidates if c.program is not None]
         if not made:
             reasons = "; ".join(f"{c.precision}: {c.reason}" for c in candidates)
             raise UnsupportedError(
                 f"no precision can be made for {ctx.target.name}: {reasons}", "choose another target"
             )
-        floor = self._floor(program, judge, made, ctx)
         chosen = choose(made, floor, ctx.budget.size, self.config.tie)
         ctx.progress.note(f"precision: {chosen.precision}, {chosen.latency}")
         metrics = {
@@ -67,9 +77,9 @@ class Fastest(Pass):
         }
         return PassResult(chosen.program or program, chosen.precision != "float32", metrics)
 
-    def _floor(self, program: Program, judge: Judge, made: Sequence[Candidate], ctx: PassContext) -> float:
+    def floor(self, program: Program, judge: Judge, candidates: Sequence[Candidate], ctx: PassContext) -> float:
         """The least dev score that is accurate enough."""
-        plain = next((c.score for c in made if c.precision == "float32"), None)
+        plain = next((c.score for c in candidates if c.precision == "float32"), None)
         allowed = self.config.drop if ctx.budget.drop is None else min(self.config.drop, ctx.budget.drop)
         return (judge.score(program) if plain is None else plain) - float(allowed)
 
@@ -84,12 +94,17 @@ def choose(made: Sequence[Candidate], floor: float, size: int | None, tie: float
     if accurate:
         best = min(map(_p50, accurate))
         tied = [c for c in accurate if _p50(c) <= best * (1 + tie)]
-        chosen = min(tied, key=lambda c: ORDER.index(c.precision))
+        chosen = min(tied, key=lambda c: (_rank(c), _p50(c)))
     else:
         tied, chosen = [], max(fitting, key=lambda c: (_score(c), -_p50(c)))
     for candidate in made:
         candidate.reason = _reason(candidate, chosen, fitting, accurate, tied)
     return chosen
+
+
+def _rank(candidate: Candidate) -> int:
+    """How simple it is: mixtures come last."""
+    return ORDER.index(candidate.precision) if candidate.precision in ORDER else len(ORDER)
 
 
 def _score(candidate: Candidate) -> float:

@@ -48,7 +48,7 @@ class QuantizationAwareTraining(LogitsDistillation):
 
     The graph trained is the deployed one: batch norms folded, quantizers where the plan has them. The result is the
     state that scores best on ``dev``, as `quantize.ptq` would store it, or `quantize.ptq`'s own where training does not
-    better it. Weights of 4 and 3 bits are stored as int8: they show what fewer bits cost, and run no faster.
+    better it. Weights of fewer bits are stored as int8: they show what these cost, and run no faster.
     Raises what `calibrated` raises, before any training, and `DivergedError`.
     """
 

@@ -157,3 +157,19 @@ def test_an_unknown_kernel_is_named_and_widens_the_interval(target: ProfileTarge
     assert unsure.low <= sure.low and unsure.high > sure.high  # type: ignore[operator]
     assert unsure.low >= target.floor([*known[1:], odd]) * (1 - 1e-9)  # type: ignore[operator]
     assert sure.warning is None and unsure.warning == f"no model for 1 of {len(known)} kernels: strange"
+
+
+@settings(deadline=None)
+@given(st.sampled_from(TARGETS), st.lists(KERNELS, min_size=1, max_size=20), st.data())
+def test_each_kernel_may_have_its_own_precision(
+    target: ProfileTarget, kernels: list[Kernel], data: st.DataObject
+) -> None:
+    given = data.draw(st.lists(st.sampled_from(target.precisions), min_size=len(kernels), max_size=len(kernels)))
+    alone = [target.breakdown(kernels, p)[i] for i, p in enumerate(given)]
+    assert list(target.breakdown(kernels, given)) == alone
+    found = target.predict(kernels, given)
+    whole = sum(t.us for t in alone) + target.profile.model.call_us
+    assert found.p50 == pytest.approx(whole / 1e3, rel=1e-9) and found.low <= found.p50 <= found.high  # type: ignore[operator]
+    for precision in set(given):
+        uniform = target.predict(kernels, [precision] * len(kernels)), target.predict(kernels, precision)
+        assert uniform[0].p50 == pytest.approx(uniform[1].p50, rel=1e-9)
