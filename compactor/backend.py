@@ -1,6 +1,6 @@
 """The contract of a backend: it lowers a Program to a runtime's format and opens sessions on it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -61,6 +61,10 @@ class Session(Protocol):
     def __call__(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Outputs for inputs given in the Program's input order."""
         ...
+
+    def query(self, inputs: Sequence[Tensor]) -> Callable[[], object]:
+        """What measurements time: the runtime's own work on these inputs, which lie ready (MLPerf's single stream)."""
+        return lambda: self(inputs)
 
 
 class Backend(Protocol):

@@ -76,12 +76,10 @@ def table_rows(
     """The same from tables, a row per kernel: rows, columns, depth, groups, inputs, outputs, weights; and ``fused``."""
     owner, epilogue = np.nonzero(fused)
     count = len(kinds)
-    sizes = np.zeros((count + 1 + len(owner), 9))
-    sizes[:count, :7], sizes[count + 1 :, _OUTPUTS] = np.log2(table + 1.0), np.log2(fused[owner, epilogue] + 1)
-    sizes[:count, 7], sizes[:count, 8] = (
-        _padding(np.where(table[:, 1] > 1, table[:, 1], table[:, 3])),
-        _padding(table[:, 2]),
-    )
+    channels, depth = np.where(table[:, 1] > 1, table[:, 1], table[:, 3]), table[:, 2]
+    own = np.column_stack([np.log2(table + 1.0), _padding(channels), _padding(depth)])
+    sizes = np.zeros((count + 1 + len(owner), own.shape[1]))
+    sizes[:count], sizes[count + 1 :, _OUTPUTS] = own, np.log2(fused[owner, epilogue] + 1)
     return Rows(
         np.concatenate([np.array([*kinds, CALL], dtype=np.intp), FUSED + epilogue]), sizes,
         np.concatenate([base, [max(call_us, 1.0)], fused_us[owner, epilogue]]),

@@ -78,12 +78,25 @@ def compare(
     Every session gets at least ``queries`` queries and ``seconds`` seconds, unless ``limit`` seconds are over.
     Raises `UsageError` for no sessions or a count that is not positive.
     """
-    if not sessions or queries < 1 or seconds < 0 or limit <= 0:
+    runs = {name: session.query(inputs) for name, session in sessions.items()}
+    found = timed(runs, queries=queries, seconds=seconds, warmup=warmup, limit=limit)
+    return {name: summarize(found[name], queries, getattr(s, "threads", None)) for name, s in sessions.items()}
+
+
+def timed(
+    runs: Mapping[str, Callable[[], object]],
+    *,
+    queries: int = QUERIES,
+    seconds: float = SECONDS,
+    warmup: float = WARMUP,
+    limit: float = 60.0,
+) -> dict[str, Samples]:
+    """Seconds of every query, each a call of its run: what `compare` summarizes, raising the same."""
+    if not runs or queries < 1 or seconds < 0 or limit <= 0:
         raise UsageError(
-            f"cannot measure {len(sessions)} sessions with {queries} queries in {seconds} s (limit {limit} s)",
+            f"cannot measure {len(runs)} sessions with {queries} queries in {seconds} s (limit {limit} s)",
             "give at least one session, one query and a positive limit",
         )
-    runs = {name: _query(session, inputs) for name, session in sessions.items()}
     samples: dict[str, list[float]] = {name: [] for name in runs}
     with _alone(), _quiet():
         for run in runs.values():
@@ -96,10 +109,7 @@ def compare(
                 samples[name] += _turn(runs[name], ROUND, min(TURN, seconds))
             if time.perf_counter() > end:
                 break
-    return {
-        name: summarize(np.array(values), queries, getattr(sessions[name], "threads", None))
-        for name, values in samples.items()
-    }
+    return {name: np.array(values) for name, values in samples.items()}
 
 
 def summarize(samples: Samples, queries: int = QUERIES, threads: int | None = None) -> Latency:
@@ -115,11 +125,6 @@ def summarize(samples: Samples, queries: int = QUERIES, threads: int | None = No
     if len(ms) >= queries and max(thirds) > _DRIFT * min(thirds):
         warnings.append(f"drifting: the median moved by {max(thirds) / min(thirds) - 1:.0%} during the measurement")
     return Latency(p50, "measured", p90, p99, len(ms), threads=threads, warning="; ".join(warnings) or None)
-
-
-def _query(session: "Session", inputs: "Sequence[Tensor]") -> Callable[[], object]:
-    fixed = tuple(t.contiguous() for t in inputs)
-    return lambda: session(fixed)
 
 
 def _warm(run: Callable[[], object], seconds: float) -> None:

@@ -60,7 +60,7 @@ class OnnxBackend:
         """What each node takes at batch 1. Raises `MissingRuntimeError`."""
         with TemporaryDirectory() as folder:
             session = open_onnx(lowered, batch=1, trace=Path(folder) / "trace")
-            repeat(lambda: session(inputs), _SETTLED + seconds)
+            repeat(session.query(inputs), _SETTLED + seconds)
             return executed(session.session.end_profiling(), _SETTLED)
 
     def reference(self, lowered: Lowered) -> Session | None:

@@ -1,12 +1,12 @@
 """A session on one reused OpenVINO inference request, and what its nodes take."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
 from torch import Tensor
 
-from compactor.backend import Executed
+from compactor.backend import Executed, Session
 from compactor.backends.feeds import numpy_inputs, runtime_name, tensors
 from compactor.backends.profiles import attributed, names_in, repeat
 
@@ -16,7 +16,7 @@ _TRUNCATED = 0.5
 """Microseconds that a whole number of them lacks on average: OpenVINO truncates each run's, and then their mean."""
 
 
-class OpenVINOSession:
+class OpenVINOSession(Session):
     """A compiled model; inputs are shared with the runtime, outputs copied out of it."""
 
     def __init__(self, compiled: Any, names: list[str], device: str) -> None:
@@ -32,15 +32,20 @@ class OpenVINOSession:
 
     def __call__(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Outputs for inputs in the Program's order. Raises `InputError`."""
-        found = self._request.infer(numpy_inputs(self._names, inputs), share_inputs=True, share_outputs=True)
+        found = self.query(inputs)()
         return tensors(found[i] for i in range(len(self.compiled.outputs)))
+
+    def query(self, inputs: Sequence[Tensor]) -> Callable[[], Any]:
+        """An inference that leaves its outputs where the runtime has them."""
+        arrays = numpy_inputs(self._names, inputs)
+        return lambda: self._request.infer(arrays, share_inputs=True, share_outputs=True)
 
     def profile(self, inputs: Sequence[Tensor], seconds: float) -> list[Executed]:
         """What each node takes, the mean over all runs but the first few; compiled with ``PERF_COUNT`` only."""
         for _ in range(_WARMUP):
             self(inputs)
         before = self._counted()
-        count = repeat(lambda: self(inputs), seconds)
+        count = repeat(self.query(inputs), seconds)
         named = {op.get_friendly_name(): op.get_rt_info() for op in self.compiled.get_runtime_model().get_ordered_ops()}
         nodes = []
         for name, mean in self._counted().items():

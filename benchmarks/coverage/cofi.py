@@ -47,8 +47,8 @@ class Watched(CofiPruning):
     sliced: Program
     masked: Program
 
-    def _sliced(self, program: Program, space: Any, student: Any, *rest: Any) -> tuple[Program, Subnet]:
-        self.sliced, subnet = super()._sliced(program, space, student, *rest)
+    def _sliced(self, program: Program, student: Any, aim: Any) -> tuple[Program, Subnet]:
+        self.sliced, subnet = super()._sliced(program, student, aim)
         with torch.no_grad():
             self.masked = mask_program(program.with_state(student.gated.folded(student.gates.values())), subnet)
         return self.sliced, subnet

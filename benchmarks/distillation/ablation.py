@@ -1,9 +1,12 @@
 """What each kind of distillation adds, MiniLM on SST-2 at one high ratio.
 
-``python -m benchmarks.distillation.ablation``. `search.uniform` slices the teacher once, to its own predicted latency
-over ``--speedup``; every row trains this same student with as many steps of the same batch. ``none`` is the slice
-itself. Rows with ``variants`` see samples that only the teacher labels beside the real ones, so fewer passes over each.
-The weights are chosen on ``dev``; the accuracy on ``test`` is reported, for every seed and as a mean.
+``python -m benchmarks.distillation.ablation``. Three students are predicted to be ``--speedup`` times faster in float32
+than the teacher: ``uniform`` is sliced evenly and left as it is, ``one-shot`` is pruned and reconstructed without
+training, ``cofi`` is pruned and fine-tuned against the logits. The other rows train the uniform student: ``labels``
+without the teacher, the others against it. All take as many steps of the same batch. Rows with ``variants`` see samples
+that only the teacher labels beside the real ones, so fewer passes over each. The weights are chosen on ``dev``; the
+accuracy on ``test`` is reported, for every seed and as a mean, and the latency in float32, timed in turns with the
+teacher's.
 """
 
 import argparse
@@ -15,12 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import data, facts
-from benchmarks.search.autodistil import Lines, context
+from benchmarks.around import context, in_turns, predicted
 from compactor import frontend, scoring
 from compactor.ir.program import Program
 from compactor.passes.distill.layerwise import LayerwiseConfig, LayerwiseDistillation
 from compactor.passes.distill.logits import LogitsConfig, LogitsDistillation
 from compactor.passes.distill.ted import TaskAwareDistillation, TedConfig
+from compactor.passes.prune.cofi import CofiConfig, CofiPruning
+from compactor.passes.prune.oneshot import OneshotConfig, OneshotPruning
 from compactor.passes.search.uniform import UniformConfig, UniformSearch
 from compactor.pipeline.canonical import canonical
 from compactor.pipeline.context import PassContext
@@ -29,68 +34,97 @@ from compactor.pipeline.request import open_data
 
 WORK = facts.ROOT / ".compactor" / "benchmarks" / "ablation"
 COPIES = 3
-ROWS = ("none", "logits", "layerwise", "ted", "logits+variants", "layerwise+variants")
+ROWS = (
+    "uniform", "one-shot", "labels", "logits", "layerwise", "ted", "logits+variants", "layerwise+variants", "cofi",
+)  # fmt: skip
+DISTILLED = {
+    "logits": (LogitsDistillation, LogitsConfig),
+    "layerwise": (LayerwiseDistillation, LayerwiseConfig),
+    "ted": (TaskAwareDistillation, TedConfig),
+}
 
 
-def distiller(row: str, epochs: int, batch: int) -> Pass | None:
-    """The pass of a row; all take the same number of steps."""
+def pruner(row: str, given: argparse.Namespace) -> Pass:
+    """What makes the structure of a row from the teacher."""
+    asked: dict[str, Any] = {"speedup": given.speedup, "margin": 1.0, "hidden": given.hidden}
+    if row == "one-shot":
+        return OneshotPruning(OneshotConfig(**asked))
+    if row == "cofi":
+        half = given.epochs / 2
+        training = {"prune_epochs": round(half), "epochs": round(half), "batch": given.batch, "variants": 0}
+        return CofiPruning(CofiConfig(**asked, **training, layerwise=0.0))
+    return UniformSearch(UniformConfig(**asked))
+
+
+def distiller(row: str, given: argparse.Namespace) -> Pass | None:
+    """What trains the student of a row; None where nothing does, or the pruner did."""
     kind, _, extra = row.partition("+")
     copies = COPIES if extra else 0
-    shared: dict[str, Any] = {"epochs": max(1, epochs // (1 + copies)), "batch": batch, "variants": copies}
-    if kind == "logits":
-        return LogitsDistillation(LogitsConfig(**shared))
-    if kind == "layerwise":
-        return LayerwiseDistillation(LayerwiseConfig(**shared))
-    return TaskAwareDistillation(TedConfig(**shared)) if kind == "ted" else None
+    shared: dict[str, Any] = {
+        "epochs": max(1, given.epochs // (1 + copies)), "batch": given.batch, "variants": copies,
+    }  # fmt: skip
+    if kind == "labels":
+        return LogitsDistillation(LogitsConfig(**shared, label_weight=1.0))
+    if kind not in DISTILLED:
+        return None
+    step, config = DISTILLED[kind]
+    return step(config(**shared))
 
 
-def train(row: str, student: Program, ctx: PassContext, epochs: int, batch: int) -> dict[str, Any]:
+def train(row: str, ctx: PassContext, given: argparse.Namespace) -> tuple[dict[str, Any], Program]:
     """One row with one seed."""
     started = time.monotonic()
     ctx.workspace.mkdir(parents=True, exist_ok=True)
-    step = distiller(row, epochs, batch)
-    result = step.run(student, ctx) if step else None
-    trained = result.program if result else student
+    made = pruner(row, given).run(ctx.teacher, ctx)
+    steps = [made.metrics[stage]["steps"] for stage in ("pruning", "finetuning") if stage in made.metrics]
+    step, student = distiller(row, given), made.program
+    if step:
+        result = step.run(student, ctx)
+        student, steps = result.program, [result.metrics["steps"]]
     found = {
-        "dev_accuracy": round(scoring.accuracy(trained, ctx.data.dev), 2),
-        "test_accuracy": round(scoring.accuracy(trained, ctx.data.test or ctx.data.dev), 2),
-        "steps": result.metrics["steps"] if result else 0,
+        "dev_accuracy": round(scoring.accuracy(student, ctx.data.dev), 2),
+        "test_accuracy": round(scoring.accuracy(student, ctx.data.test or ctx.data.dev), 2),
+        "steps": sum(steps),
+        "macs": student.cost().macs,
+        "predicted_ms": round(min(ctx.target.predict(student.kernels(), p).p50 for p in ctx.target.precisions), 4),
         "minutes": round((time.monotonic() - started) / 60, 1),
     }
     print(f"{row}, seed {ctx.seed}: {found}", flush=True)
-    return found
+    return found, student
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run, print, write ``results/distillation.json``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
-    parser.add_argument("--speedup", type=float, default=8.0)
+    parser.add_argument("--speedup", type=float, default=6.0)
     parser.add_argument("--hidden", action="store_true", help="let the residual axis shrink too")
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--train", type=int, default=20000, help="samples of the training split")
     parser.add_argument("--samples", type=int, help="of every split, for a trial; nothing is stored")
     parser.add_argument("--work", type=Path, default=WORK, help="an interrupted run goes on from here")
     given = parser.parse_args(arguments)
     teacher = canonical(frontend.load(data.shared() / "teachers" / "sst2-minilm"))
     source = data.shortened(open_data(data.shared() / "data" / "sst2", teacher, 0), given.samples)
-    ctx = context(teacher, source, given.work, 0, Lines())
-    config = UniformConfig(speedup=given.speedup, margin=1.0, hidden=given.hidden)
-    student = UniformSearch(config).run(teacher, ctx).program
-    score = scoring.accuracy(teacher, source.test or source.dev)
-    whole, sliced = teacher.cost(), student.cost()
-    result: dict[str, Any] = {
-        **facts.facts(0), "speedup": given.speedup, "hidden": given.hidden,
-        "epochs": given.epochs, "batch": given.batch,
-        "teacher": {"test_accuracy": round(score, 2), "macs": whole.macs},
-        "student": {"macs": sliced.macs, "parameters": sliced.parameters}, "rows": {},
-    }  # fmt: skip
+    source = replace(source, train=data.drawn(source.train, given.train))
+    ctx = context(teacher, source, predicted(precisions=("float32",)), given.work)
+    students, rows = {"teacher": teacher}, {}
     for row in given.rows:
         around = [replace(ctx, seed=seed, workspace=given.work / f"{row}-{seed}") for seed in given.seeds]
-        found = [train(row, student, each, given.epochs, given.batch) for each in around]
+        found, (students[row], *_) = zip(*(train(row, each, given) for each in around), strict=True)
         mean = statistics.fmean(f["test_accuracy"] for f in found)
-        result["rows"][row] = {"test_accuracy": round(mean, 2), "seeds": found}
+        rows[row] = {"test_accuracy": round(mean, 2), "seeds": found}
+    ms = in_turns(students, ctx)
+    for row in rows:
+        rows[row] |= {"latency_ms": ms[row], "faster": round(ms["teacher"] / ms[row], 2)}
+    score = scoring.accuracy(teacher, source.test or source.dev)
+    result: dict[str, Any] = {
+        **facts.facts(0), **{key: getattr(given, key) for key in ("speedup", "hidden", "epochs", "batch", "train")},
+        "teacher": {"test_accuracy": round(score, 2), "macs": teacher.cost().macs, "latency_ms": ms["teacher"]},
+        "rows": rows,
+    }  # fmt: skip
     if given.samples is None:
         print(f"written to {facts.write('distillation', result)}")
     return 0

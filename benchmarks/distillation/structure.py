@@ -13,15 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import data, end_to_end, facts
-from benchmarks.search.autodistil import Lines
+from benchmarks.around import Like, context, in_turns
 from compactor import frontend, scoring
-from compactor.budget import Budget
 from compactor.ir.program import Program
 from compactor.pipeline.canonical import canonical
 from compactor.pipeline.context import PassContext
 from compactor.pipeline.ledger import Ledger
 from compactor.pipeline.manager import PassManager
-from compactor.pipeline.request import backend_of, open_data, resolve_target
+from compactor.pipeline.request import open_data
 from compactor.pipeline.store import Store
 from compactor.pipeline.text import Pipeline
 
@@ -32,39 +31,12 @@ PIPELINE = "canonicalize,prune.cofi{speedup=SPEEDUP},fold_batchnorm"
 WORK = facts.ROOT / ".compactor" / "benchmarks" / "structure"
 
 
-class Float32:
-    """A target as if float32 were all it runs."""
-
-    precisions = ("float32",)
-
-    def __init__(self, name: str) -> None:
-        self._target = resolve_target(name)
-        self.fingerprint = f"{self._target.fingerprint} float32"
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._target, name)
-
-
-def context(case: end_to_end.Case, work: Path, given: argparse.Namespace) -> PassContext:
-    """The surroundings of all passes of a case."""
-    teacher = frontend.load(case.teacher)
+def surroundings(case: end_to_end.Case, work: Path, given: argparse.Namespace) -> PassContext:
+    """Of all passes of a case: float32 is all that the target runs."""
+    teacher, target = frontend.load(case.teacher), Like("host-cpu", precisions=("float32",))
     source = data.shortened(open_data(str(case.data), teacher, given.seed), given.samples)
-    target: Any = Float32("host-cpu")
-    return PassContext(
-        teacher=teacher, target=target, backend=backend_of(target), data=source, budget=Budget(), workspace=work,
-        seed=given.seed, effort=given.effort, progress=Lines(), ledger=Ledger(work / "store", target),
-    )  # fmt: skip
-
-
-def latencies(teacher: Program, student: Program, ctx: PassContext) -> dict[str, float]:
-    """Milliseconds at the median, timed in turns."""
-    sessions = {}
-    for name, program in (("teacher", teacher), ("student", student)):
-        folder = ctx.workspace / f"lowered-{name}"
-        folder.mkdir(exist_ok=True)
-        sessions[name] = ctx.backend.open(ctx.backend.lower(program, ctx.target, folder), batch=1)
-    found = ctx.target.compare(sessions, teacher.example_inputs(1))
-    return {name: round(latency.p50, 4) for name, latency in found.items()}
+    ledger: Any = Ledger(work / "store", target)  # type: ignore[arg-type]
+    return context(teacher, source, target, work, given.seed, effort=given.effort, ledger=ledger)
 
 
 def student(bar: tuple[float, float], pipeline: str, ctx: PassContext, store: Store) -> dict[str, Any]:
@@ -75,7 +47,7 @@ def student(bar: tuple[float, float], pipeline: str, ctx: PassContext, store: St
     run = PassManager(store).run(steps, ctx.teacher, ctx)
     whole, test = canonical(ctx.teacher), ctx.data.test or ctx.data.dev
     folded = ctx.apply(whole, [("fold_batchnorm", {})])
-    ms = latencies(folded, run.program, ctx)
+    ms = in_turns({"teacher": folded, "student": run.program}, ctx)
     accuracy = {name: round(scoring.accuracy(p, test), 3) for name, p in (("teacher", whole), ("student", run.program))}
     found = {"speedup": ms["teacher"] / ms["student"], "drop": accuracy["teacher"] - accuracy["student"]}
     return {
@@ -113,7 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
     for name in given.cases or BARS:
         work = given.work / name
         work.mkdir(parents=True, exist_ok=True)
-        ctx = context(end_to_end.CASES[name](work), work, given)
+        ctx = surroundings(end_to_end.CASES[name](work), work, given)
         rows = result["cases"][name] = []
         for bar in BARS[name]:
             rows.append(row := student(bar, given.pipeline, ctx, Store(work / "store")))

@@ -26,7 +26,7 @@ from compactor.target import Target
 
 TARGETS = ("host-cpu", "host-cpu-onnx")
 BARS = {"overhead": 0.01, "repeat": 0.03}
-_TURNS, _QUERIES = 40, 50
+_TURNS, _QUERIES, _WARM = 40, 50, 10
 
 
 def samples(target: Target, folder: Path, seed: int, count: int) -> list[Sample]:
@@ -35,34 +35,35 @@ def samples(target: Target, folder: Path, seed: int, count: int) -> list[Sample]
     return [sample(p, "float32", target, folder) for p in programs]
 
 
-def bare(target: Target, model: Sample) -> tuple[Callable[[], Any], Callable[[], Any]]:
-    """One query through the session that measurements use, and one of the runtime alone, its inputs ready."""
-    session: Any = backend_of(target).open(model.lowered, batch=1)
+def bare(session: Any, model: Sample) -> Callable[[], Any]:
+    """One query of the runtime alone, its inputs ready, past the session that measurements use."""
     if hasattr(session, "compiled"):
         request = session.compiled.create_infer_request()
         names = [port.get_any_name() for port in session.compiled.inputs]
         feeds = dict(zip(names, (t.numpy() for t in model.inputs), strict=True))
-        return lambda: session(model.inputs), lambda: request.infer(feeds, share_inputs=True, share_outputs=True)
+        return lambda: request.infer(feeds, share_inputs=True, share_outputs=True)
     names = [value.name for value in session.session.get_inputs()]
     feeds = dict(zip(names, (t.numpy() for t in model.inputs), strict=True))
-    return lambda: session(model.inputs), lambda: session.session.run(None, feeds)
+    return lambda: session.session.run(None, feeds)
 
 
 def overhead(target: Target, model: Sample) -> dict[str, float]:
-    """Milliseconds of a query: measured, through the session in a bare loop, and of the runtime; and the excess."""
-    session, runtime = bare(target, model)
-    opened = backend_of(target).open(model.lowered, batch=1)
-    found: dict[str, list[float]] = {"measured": [], "session": [], "runtime": []}
+    """Milliseconds of a query, measured and of the runtime in a bare loop; and the excess, the median of the turns."""
+    session = backend_of(target).open(model.lowered, batch=1)
+    runtime = bare(session, model)
+    found = []
     for _ in range(_TURNS):
-        found["measured"].append(target.compare({"": opened}, model.inputs, seconds=0.05)[""].p50)
-        for name, run in (("session", session), ("runtime", runtime)):
-            run()
+        measured = target.compare({"": session}, model.inputs, seconds=0.05)[""].p50
+        for _ in range(_WARM):
+            runtime()
+        times = []
+        for _ in range(_QUERIES):
             start = time.perf_counter()
-            for _ in range(_QUERIES):
-                run()
-            found[name].append((time.perf_counter() - start) / _QUERIES * 1e3)
-    ms = {name: median(values) for name, values in found.items()}
-    return {**ms, "overhead": ms["measured"] / ms["runtime"] - 1}
+            runtime()
+            times.append((time.perf_counter() - start) * 1e3)
+        found.append((measured, median(times)))
+    ms = {name: median(values) for name, values in zip(("measured", "runtime"), zip(*found, strict=True), strict=True)}
+    return {**ms, "overhead": median(measured / bare - 1 for measured, bare in found)}
 
 
 def repeated(target: Target, folder: Path, models: list[Sample]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import data
-from benchmarks.search.autodistil import Lines
+from benchmarks.around import Lines
 from compactor import frontend, scoring
 from compactor.calibration.splits import ArraySplit
 from compactor.data import Batch, DataSource, Split

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import data, facts
-from benchmarks.search.autodistil import Lines, context
+from benchmarks.around import context, predicted
 from compactor import frontend, scoring
 from compactor.ir.program import Program
 from compactor.passes.canonicalize.fold_batchnorm import folded_program
@@ -108,7 +108,7 @@ def study(name: str, case: Case, given: argparse.Namespace) -> dict[str, Any]:
     teacher = canonical(frontend.load(case.teacher))
     source = data.shortened(open_data(case.folder(given.work), teacher, 0), given.limit)
     told = f"{name}-{given.speedup:g}-{given.student_epochs}" + (f"-{given.limit}" if given.limit else "")
-    ctx = context(teacher, source, given.work / told, 0, Lines())
+    ctx = context(teacher, source, predicted(), given.work / told)
     student = distilled(teacher, ctx, given.speedup, given.student_epochs)
     result: dict[str, Any] = {
         "teacher": {**scores(teacher, ctx), "macs": teacher.cost().macs},

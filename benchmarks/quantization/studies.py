@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import data, facts
+from benchmarks.around import context, predicted
 from benchmarks.quantization.corpus import Language, prepared, scores
-from benchmarks.search.autodistil import Lines, context
 from compactor.data import DataSource
 from compactor.ir.program import Program
 from compactor.pipeline.passes import Pass
@@ -34,7 +34,7 @@ class Study:
         self.teacher, self.source = prepared(self.language, options.work)
         told = "-".join(f"{key}{value:g}" for key, value in self.settings.items())
         self.folder = self.language.folder(options.work) / f"{name}-{told}"
-        self.context = context(self.teacher, self.source, self.folder, 0, Lines())
+        self.context = context(self.teacher, self.source, predicted(), self.folder)
 
     @staticmethod
     def add_options(parser: argparse.ArgumentParser, *, steps: int, lr: float) -> None:

@@ -19,10 +19,8 @@ from typing import Any
 import torch
 
 from benchmarks import data, facts
+from benchmarks.around import context, predicted
 from compactor import frontend, scoring
-from compactor.backend import Backend
-from compactor.budget import Budget
-from compactor.data import DataSource
 from compactor.errors import UsageError
 from compactor.ir.program import Program
 from compactor.ir.space import space_of
@@ -30,54 +28,13 @@ from compactor.passes.search.autodistil import AutoDistilConfig, AutoDistilSearc
 from compactor.passes.search.bands import BANDS, subnets
 from compactor.passes.search.uniform import UniformConfig, UniformSearch
 from compactor.pipeline.canonical import canonical
-from compactor.pipeline.context import PassContext, Progress
+from compactor.pipeline.context import PassContext
 from compactor.pipeline.passes import PassResult
-from compactor.pipeline.request import backend_of, open_data, resolve_target
+from compactor.pipeline.request import open_data
 
 BAR = 2.0
 SPACES = ("tiny", "small")
 WORK = facts.ROOT / ".compactor" / "benchmarks" / "autodistil"
-
-
-class Predicted:
-    """A target as if its device were elsewhere, with all of its precisions or some."""
-
-    present = False
-
-    def __init__(self, name: str, precisions: tuple[str, ...] | None = None) -> None:
-        self._target = resolve_target(name)
-        self.precisions = precisions or self._target.precisions
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._target, name)
-
-
-class Lines:
-    """Progress as a line now and then."""
-
-    def __init__(self, every: float = 20.0) -> None:
-        self._every, self._last = every, 0.0
-
-    def update(self, done: int, total: int, text: str = "") -> None:
-        """A line, unless there was one just now."""
-        if time.monotonic() - self._last >= self._every:
-            self._last = time.monotonic()
-            print(f"  {done}/{total} {text}", flush=True)
-
-    def note(self, text: str) -> None:
-        """A line."""
-        print(f"  {text}", flush=True)
-
-
-def context(teacher: Program, source: DataSource, folder: Path, seed: int, progress: Progress) -> PassContext:
-    """The surroundings of both searches."""
-    target: Any = Predicted("host-cpu")
-    backend: Backend = backend_of(target)
-    folder.mkdir(parents=True, exist_ok=True)
-    return PassContext(
-        teacher=teacher, target=target, backend=backend, data=source, budget=Budget(), workspace=folder, seed=seed,
-        progress=progress,
-    )  # fmt: skip
 
 
 def middle(teacher: Program, name: str, ctx: PassContext) -> float:
@@ -150,14 +107,14 @@ def main(arguments: list[str] | None = None) -> int:
         **facts.facts(given.seed), "bar": BAR, **options,
         "samples": len(source.train), "threads": torch.get_num_threads(), "spaces": {}
     }  # fmt: skip
-    ctx = context(teacher, source, given.work, given.seed, Lines())
+    ctx = context(teacher, source, predicted(), given.work, given.seed)
     result["teacher"] = {
         "test_accuracy": round(scoring.accuracy(teacher, ctx.data.test or ctx.data.dev), 2),
         "latency_ms": round(min(ctx.target.predict(teacher.kernels(), p).p50 for p in ctx.target.precisions), 4),
     }
     for name in given.spaces:
         print(name, flush=True)
-        ctx = context(teacher, source, given.work / name, given.seed, Lines())
+        ctx = context(teacher, source, predicted(), given.work / name, given.seed)
         found = result["spaces"][name] = compare(teacher, name, ctx, options)
         print(f"  autodistil {found['autodistil']}\n  uniform {found['uniform']}", flush=True)
         print(f"  lead {found['lead']} points", flush=True)

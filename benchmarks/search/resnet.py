@@ -21,10 +21,9 @@ import numpy as np
 import torch
 
 from benchmarks import data, facts
+from benchmarks.around import Lines, context, predicted
 from benchmarks.facts import kept
-from benchmarks.search.autodistil import Lines, Predicted
 from compactor import frontend, scoring
-from compactor.budget import Budget
 from compactor.ir.program import Program
 from compactor.ir.slicing import slice_program
 from compactor.ir.space import space_of
@@ -38,7 +37,7 @@ from compactor.passes.search.study import DiswotConfig
 from compactor.passes.search.uniform import UniformConfig, UniformSearch
 from compactor.pipeline.canonical import canonical
 from compactor.pipeline.context import PassContext
-from compactor.pipeline.request import backend_of, open_data
+from compactor.pipeline.request import open_data
 
 RATIOS = (2.0, 4.0, 8.0)
 CHEAPER, PER_SECOND = 180.0, 15.0
@@ -156,19 +155,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--random", type=int, default=5, help="random students per ratio")
     parser.add_argument("--macs", type=float, default=4e12, help="multiply-accumulates of one training")
     parser.add_argument("--samples", type=int, default=15000, help="of the training split")
-    parser.add_argument("--choice", default="diswot, wider", help="the search that is held against uniform")
+    parser.add_argument("--choice", default="diswot", help="the search that is held against uniform")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, default=WORK, help="an interrupted run goes on from here")
     options = parser.parse_args(arguments)
     teacher = canonical(frontend.load(data.shared() / "teachers" / "cifar10-resnet56" / "resnet56.pt2"))
     source = open_data(data.prepare_cifar10(WORK.parent / "cifar10"), teacher, options.seed)
     source = replace(source, train=data.drawn(source.train, options.samples, options.seed))
-    target: Any = Predicted("host-cpu", precisions=("float32",))
-    options.work.mkdir(parents=True, exist_ok=True)
-    ctx = PassContext(
-        teacher=teacher, target=target, backend=backend_of(target), data=source, budget=Budget(),
-        workspace=options.work, seed=options.seed, progress=Lines(60),
-    )  # fmt: skip
+    target = predicted(precisions=("float32",))
+    ctx = context(teacher, source, target, options.work, options.seed, progress=Lines(60))
     found = {f"{ratio:g}": at(teacher, ratio, ctx, options) for ratio in options.ratios}
     cost = costs(teacher, next(iter(found.values())), ctx, options)
     passed = verdicts(found, cost, options)

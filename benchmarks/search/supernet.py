@@ -48,19 +48,19 @@ def case(name: str, band: str) -> tuple[Program, list[Subnet], tuple[Tensor, ...
 
 
 class Trainer:
-    """Steps of a module whose ``forward`` gives one or several outputs by name."""
+    """Steps of a module; each of ``forwards`` gives outputs by name, whose gradients are taken before the next."""
 
-    def __init__(self, module: nn.Module, forward: Callable[[nn.Module], Sequence[Named]], goal: Named) -> None:
-        self.module, self.forward, self.goal = channels_last(module), forward, goal
+    def __init__(self, module: nn.Module, forwards: Sequence[Callable[[nn.Module], Named]], goal: Named) -> None:
+        self.module, self.forwards, self.goal = channels_last(module), forwards, goal
         self.optimizer = torch.optim.AdamW(module.parameters(), lr=1e-5)
 
     def step(self) -> float:
         """Make a step; its seconds."""
         started = time.perf_counter()
-        with reduced("cpu", bfloat16_is_fast()):
-            losses = [Terms().loss(found, self.goal) for found in self.forward(self.module)]
-            loss = torch.stack(losses).mean()
-        loss.backward()  # type: ignore[no-untyped-call]
+        for forward in self.forwards:
+            with reduced("cpu", bfloat16_is_fast()):
+                loss = Terms().loss(forward(self.module), self.goal) / len(self.forwards)
+            loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         self.optimizer.zero_grad()
         return time.perf_counter() - started
@@ -68,14 +68,15 @@ class Trainer:
 
 def shared(teacher: Program, chosen: Sequence[Subnet], inputs: Sequence[Tensor], goal: Named) -> Trainer:
     """All subnets on one set of weights."""
-    return Trainer(Supernet(teacher, chosen[0]), lambda net: net(chosen, *inputs), goal)
+    forwards = [lambda net, subnet=subnet: net(subnet, *inputs) for subnet in chosen]
+    return Trainer(Supernet(teacher, chosen[0]), forwards, goal)
 
 
 def alone(program: Program, inputs: Sequence[Tensor], goal: Named) -> Trainer:
     """A network with weights of its own."""
     names = tapped(program).outputs
     module = tapped(program).module(train=True, dropout=False)
-    return Trainer(module, lambda net: [dict(zip(names, net(*inputs), strict=True))], goal)
+    return Trainer(module, [lambda net: dict(zip(names, net(*inputs), strict=True))], goal)
 
 
 def answers(teacher: Program, inputs: Sequence[Tensor]) -> Named:

@@ -1,7 +1,7 @@
 """Times models on a device, in turns with a reference whose speed tells how the machine drifts."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import mkdtemp
@@ -134,7 +134,7 @@ class Bench:
 
 
 @dataclass(frozen=True)
-class _Fixed:
+class _Fixed(Session):
     """A session that runs on inputs of its own, whatever it is given."""
 
     session: Session
@@ -146,3 +146,6 @@ class _Fixed:
 
     def __call__(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         return self.session(self.inputs)
+
+    def query(self, inputs: Sequence[Tensor]) -> Callable[[], object]:
+        return self.session.query(self.inputs)

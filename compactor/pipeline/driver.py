@@ -91,12 +91,8 @@ def build(
         DeviceError: the device cannot be reached or trusted, or the connection failed.
     """
     resolved = request.resolve_target(target)
-    if effort not in EFFORTS:
-        named(effort, resolved)
-    steps = pipeline if isinstance(pipeline, Pipeline) else Pipeline.parse(pipeline or named(effort, resolved))
+    steps = _steps(pipeline, search, effort, resolved)
     elsewhere = None if device is None else remote.open_device(device, minutes)
-    if search is not None:
-        steps = from_search(steps, Path(search))
     with disk.writing(Path(output), _OUTPUT_REMEDY), draft(output) as work:
         program = request.open_teacher(
             teacher, factory=factory, trust_pickle=trust_pickle, example_inputs=example_inputs
@@ -116,6 +112,14 @@ def build(
             device=elsewhere,
         )  # fmt: skip
         return _finish(job, work)
+
+
+def _steps(pipeline: str | Pipeline | None, search: str | Path | None, effort: str, target: Target) -> Pipeline:
+    """The passes asked for: those given, or the effort's; the student from an earlier search, if there is one."""
+    if effort not in EFFORTS:
+        named(effort, target)
+    steps = pipeline if isinstance(pipeline, Pipeline) else Pipeline.parse(pipeline or named(effort, target))
+    return steps if search is None else from_search(steps, Path(search))
 
 
 def _check_drop(budget: Budget, data: DataSource) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from compactor.device import Device
-from compactor.errors import InputError, UsageError
+from compactor.errors import UsageError
 from compactor.ir.blocks import dying, live_nodes
 from compactor.ir.graphs import op_name
 from compactor.ir.kernels import UNKNOWN
@@ -106,8 +106,7 @@ def profile(
 
 
 def _student(artifact: Artifact) -> Program:
-    if damage := artifact.damage():
-        raise InputError(f"{artifact.folder} is damaged: {'; '.join(damage)}", "copy it again, or build it again")
+    artifact.require_whole()
     return artifact.student()
 
 

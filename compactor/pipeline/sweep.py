@@ -11,7 +11,7 @@ from torch import Tensor
 
 from compactor.backend import Lowered
 from compactor.device import Device, identity
-from compactor.errors import CompactorError, InputError, UsageError
+from compactor.errors import CompactorError, UsageError
 from compactor.ir.kernels import Kernel
 from compactor.latency import Latency
 from compactor.pipeline import remote
@@ -98,8 +98,7 @@ def sweep(
     `UsageError` when there is nothing to do, `UnsupportedError` for an unknown target, `InputError` for a damaged
     artifact.
     """
-    if damage := artifact.damage():
-        raise InputError(f"{artifact.folder} is damaged: {'; '.join(damage)}", "copy it again, or build it again")
+    artifact.require_whole()
     asked = [resolve_target(target) for target in targets]
     places = [_Place(resolve_target(t if t is not None else artifact.manifest.target), d) for t, d in devices]
     if not asked and not places:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from compactor import parity
 from compactor.device import Device
-from compactor.errors import InputError, ParityError, UnsupportedError
+from compactor.errors import ParityError, UnsupportedError
 from compactor.ir.program import Program
 from compactor.latency import Latency
 from compactor.pipeline import disk, remote
@@ -26,7 +26,7 @@ def verify(artifact: Artifact, data: str | None = None) -> list[ParityRecord]:
 
     Raises `InputError` when files are damaged, `MissingRuntimeError` when a runtime is not installed.
     """
-    _check_whole(artifact)
+    artifact.require_whole()
     student = artifact.student()
     inputs = _inputs(student, data, artifact.manifest.seed)
     backend = backend_of(resolve_target(artifact.manifest.target))
@@ -77,7 +77,7 @@ def _here(artifact: Artifact) -> _Finding:
 
 
 def _there(artifact: Artifact, device: Device) -> _Finding:
-    _check_whole(artifact)
+    artifact.require_whole()
     target, student = resolve_target(artifact.manifest.target), artifact.student()
     lowered = artifact.lowered()[0]
     models = {"student": (student, lowered)}
@@ -85,12 +85,6 @@ def _there(artifact: Artifact, device: Device) -> _Finding:
     found = remote.examine(device, target, backend_of(target), models, samples)
     records = [ParityRecord.of(lowered.backend, found.parity["student"])]
     return _Finding(records, found.latencies["student"], {"device": found.facts.to_dict()})
-
-
-def _check_whole(artifact: Artifact) -> None:
-    damage = artifact.damage()
-    if damage:
-        raise InputError(f"{artifact.folder} is damaged: {'; '.join(damage)}", "copy it again, or build it again")
 
 
 def _inputs(student: Program, data: str | None, seed: int) -> Sequence[Tensor]:

@@ -50,6 +50,11 @@ class Artifact:
             wrong.append(f"{MANIFEST} has changed")
         return wrong
 
+    def require_whole(self) -> None:
+        """Raise `InputError` naming the `damage`, if there is any."""
+        if damage := self.damage():
+            raise InputError(f"{self.folder} is damaged: {'; '.join(damage)}", "copy it again, or build it again")
+
     def student(self) -> "Program":
         """The compressed Program. Check `damage` first: reading a damaged archive fails in ways of its own."""
         from compactor.ir.archive import load

@@ -3,10 +3,11 @@
 import hashlib
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, fx, nn
@@ -43,8 +44,8 @@ class Micro:
     seed: int
 
 
-class Objective(Protocol):
-    """What is minimised. It takes its samples itself, so that it may augment or look up what was cached for them."""
+class Samples(Protocol):
+    """What an objective is taken over. It takes its samples itself: it may augment, or look up what was cached."""
 
     @property
     def key(self) -> str:
@@ -55,8 +56,21 @@ class Objective(Protocol):
         """The samples of a micro-batch."""
         ...
 
+
+class Objective(Samples, Protocol):
+    """What is minimised."""
+
     def loss(self, module: nn.Module, batch: Batch, micro: Micro) -> Tensor:
         """The mean loss over the samples; ``module`` returns a tuple. Runs under autocast."""
+        ...
+
+
+@runtime_checkable
+class Summed(Samples, Protocol):
+    """What is minimised, in summands: each is taken backward before the next runs, so only one holds activations."""
+
+    def summands(self, module: nn.Module, batch: Batch, micro: Micro) -> Sequence[Callable[[], Tensor]]:
+        """Summands of the mean loss over the samples. Each runs once, under autocast; the last uses all weights."""
         ...
 
 
@@ -78,7 +92,7 @@ class Result:
 
 def fit(
     module: nn.Module,
-    objective: Objective,
+    objective: Objective | Summed,
     split: Split,
     config: TrainConfig,
     workspace: Path,
@@ -111,7 +125,7 @@ class _Run:
     def __init__(
         self,
         module: nn.Module,
-        objective: Objective,
+        objective: Objective | Summed,
         split: Split,
         config: TrainConfig,
         path: Path,
@@ -170,7 +184,7 @@ class _Run:
         rate = self.config.lr * cosine(self.step, self.total, self.config.warmup)
         optimizers.set_rate(self.optimizer, rate)
         parts = [p for p in indices.tensor_split(self.config.accumulate) if len(p)]
-        losses = []
+        losses: list[Tensor] = []
         for number, part in enumerate(parts):
             share = self.group.share(part)
             seed = mix(self.config.seed, self.step, number, self.group.rank)
@@ -179,11 +193,8 @@ class _Run:
             batch = Batch(as_trained(batch.inputs, self.device), batch.labels)
             # Dropout draws from the global generator: seeded here, it is a function of (seed, step).
             torch.manual_seed(seed)
-            with self.group.quiet(self.wrapped, number == len(parts) - 1):
-                with reduced(self.device, self.reduced):
-                    loss = self.objective.loss(self.wrapped, batch, micro) * (len(part) / len(indices))
-                loss.backward()  # type: ignore[no-untyped-call]
-            losses.append(loss.detach())
+            weight, last_part = len(part) / len(indices), number == len(parts) - 1
+            losses += self._backward(batch, micro, weight, last_part)
         self.loss = self.group.mean(float(torch.stack(losses).sum()))
         norm = self.loss
         if self.config.clip:
@@ -192,6 +203,23 @@ class _Run:
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.step += 1
+
+    def _backward(self, batch: Batch, micro: Micro, weight: float, last_part: bool) -> Iterator[Tensor]:
+        """Accumulate the gradients of a micro-batch; its losses, weighted."""
+        with reduced(self.device, self.reduced):
+            summands = self._summands(batch, micro)
+        for number, summand in enumerate(summands):
+            with self.group.quiet(self.wrapped, last_part and number == len(summands) - 1):
+                with reduced(self.device, self.reduced):
+                    loss = summand() * weight
+                loss.backward()  # type: ignore[no-untyped-call]
+            yield loss.detach()
+
+    def _summands(self, batch: Batch, micro: Micro) -> Sequence[Callable[[], Tensor]]:
+        objective = self.objective
+        if isinstance(objective, Summed):
+            return objective.summands(self.wrapped, batch, micro)
+        return [partial(objective.loss, self.wrapped, batch, micro)]
 
     def _check_finite(self, norm: float, rate: float, batch: Batch) -> None:
         if math.isfinite(self.loss) and math.isfinite(norm):

@@ -1,8 +1,9 @@
 """The objective of weight-shared super-networks: the sandwich rule, against a teacher."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -66,16 +67,19 @@ class Sandwich:
         """The samples as the epoch's view shows them."""
         return seen(self.split, self.views, micro.indices, micro.epoch)
 
-    def loss(self, module: nn.Module, batch: Batch, micro: Micro) -> Tensor:
-        """Mean over the subnets of this step."""
+    def summands(self, module: nn.Module, batch: Batch, micro: Micro) -> Sequence[Callable[[], Tensor]]:
+        """A loss for each subnet of this step."""
         with torch.no_grad():
             outputs = self.teacher.to(batch.inputs[0].device)(*batch.inputs)
         goal = dict(zip(self._names, outputs, strict=True))
-        found = module(self.drawn(micro.seed), *batch.inputs)
-        each = [self.terms.loss(outputs, goal) for outputs in found]
-        return torch.stack(each).mean()
+        drawn = self.drawn(micro.seed)
+
+        def loss(subnet: Subnet) -> Tensor:
+            return self.terms.loss(module(subnet, *batch.inputs), goal) / len(drawn)
+
+        return [partial(loss, subnet) for subnet in drawn]
 
     def drawn(self, seed: int) -> list[Subnet]:
-        """The subnets of a step."""
+        """The subnets of a step, the largest last: it uses all weights."""
         numbers = torch.randint(len(self.subnets), (self.random,), generator=generator(seed, 0x5A4D)).tolist()
-        return [self.subnets[0], self.subnets[-1], *(self.subnets[i] for i in numbers)]
+        return [*(self.subnets[i] for i in numbers), self.subnets[-1], self.subnets[0]]

@@ -34,18 +34,14 @@ class Supernet(nn.Module):
         self._kept = space_of(program).kept_weights(largest)
         self._ready: dict[Subnet, tuple[fx.GraphModule, tuple[str, ...], dict[str, Cut]]] = {}
 
-    def forward(self, subnets: Sequence[Subnet], *inputs: Tensor) -> list[dict[str, Tensor]]:
-        """The outputs of each subnet by name, with those that `tapped` adds.
+    def forward(self, subnet: Subnet, *inputs: Tensor) -> dict[str, Tensor]:
+        """The outputs of a subnet by name, with those that `tapped` adds.
 
-        Raises `InputError` for a subnet that is not within the largest.
+        Raises `InputError` when it is not within the largest.
         """
-        weights = self._weights()
-        found = []
-        for subnet in subnets:
-            module, names, cuts = self._prepared(subnet)
-            outputs = functional_call(module, _views(weights, cuts), inputs)
-            found.append(dict(zip(names, outputs, strict=True)))
-        return found
+        module, names, cuts = self._prepared(subnet)
+        outputs = functional_call(module, _views(self._weights(), cuts), inputs)
+        return dict(zip(names, outputs, strict=True))
 
     def student(self, subnet: Subnet) -> Program:
         """The subnet as a Program, with its share of the weights."""

@@ -7,9 +7,8 @@ from pydantic import Field
 from compactor.errors import UnsupportedError
 from compactor.ir.program import Program
 from compactor.passes.distill.logits import LogitsConfig, LogitsDistillation
-from compactor.passes.distill.student import StudentConfig, guided_epochs
+from compactor.passes.distill.student import StudentConfig, paid_epochs
 from compactor.pipeline.context import PassContext
-from compactor.training import effort
 from compactor.training.kept import Kept
 from compactor.training.pairing import Pair
 from compactor.training.projection import Guided
@@ -59,10 +58,10 @@ def guidance(
     States are kept where every view is shown more than once, and all fit in ``cache``.
     """
     train, count = ctx.data.train, config.views if views else 1
-    epochs = config.epochs or effort.epochs(ctx.effort, program, ctx.teacher, train, count)
+    epochs = config.epochs or paid_epochs(program, ctx, count)
     if config.cache and epochs > count:
         kept = Kept(pair, teacher, train, ctx.workspace, views=views, count=count, progress=ctx.progress)
         size = kept.bytes()
         if size is not None and size <= config.cache * 2**30:
             return kept, epochs
-    return None, config.epochs or guided_epochs(program, ctx)
+    return None, config.epochs or paid_epochs(program, ctx, None)

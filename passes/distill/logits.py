@@ -6,10 +6,10 @@ from pydantic import Field
 
 from compactor.ir import padding
 from compactor.ir.program import Program
-from compactor.passes.distill.student import Evaluate, StudentConfig, StudentPass, guided_epochs
+from compactor.passes.distill.student import Evaluate, StudentConfig, StudentPass, paid_epochs
 from compactor.pipeline.context import PassContext
 from compactor.pipeline.passes import PassConfig
-from compactor.training import Result, effort, taps
+from compactor.training import Result, taps
 from compactor.training.cache import Teacher
 from compactor.training.distillation import Decoupled, Distillation, Draws, Guide, Relation, Term, TopK
 
@@ -61,11 +61,7 @@ class LogitsDistillation(StudentPass):
         relation = Relation(self.canonical(ctx), student.outputs, config.relation) if config.relation else None
         objective = self.objective(program, teacher, ctx, relation)
         views, count = objective.views, objective.count
-        epochs = (
-            guided_epochs(program, ctx)
-            if relation
-            else effort.epochs(ctx.effort, program, ctx.teacher, ctx.data.train, count)
-        )
+        epochs = paid_epochs(program, ctx, None if relation else count)
         module = student.module(train=True, dropout=config.dropout)
         result, metrics = self.fitted(module, objective, self.settings(program, ctx, epochs), evaluate, ctx)
         labels = bool(config.label_weight and ctx.data.train.labelled)

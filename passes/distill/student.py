@@ -140,9 +140,11 @@ def described(result: Result, before: float) -> dict[str, Any]:
     return {**facts, "stopped": result.stopped} if result.stopped else facts
 
 
-def guided_epochs(program: Program, ctx: PassContext) -> int:
-    """Epochs that the effort pays for where the teacher runs in every step."""
+def paid_epochs(program: Program, ctx: PassContext, count: int | None) -> int:
+    """Epochs that the effort pays for: the teacher runs once for each of ``count`` views, or in every step."""
     train = ctx.data.train
+    if count is not None:
+        return effort.epochs(ctx.effort, program, ctx.teacher, train, count)
     sample = 3 * effort.sample_macs(program, train) + effort.sample_macs(ctx.teacher, train)
     return effort.affordable(ctx.effort, sample * len(train))
 

@@ -12,7 +12,6 @@ from pydantic import Field
 
 from compactor.ir.probe import verify_rules
 from compactor.ir.program import Program
-from compactor.ir.slicing import slice_program
 from compactor.ir.space import SearchSpace, space_of
 from compactor.ir.subnet import Subnet
 from compactor.passes.distill import recipe as recipes
@@ -21,18 +20,10 @@ from compactor.passes.distill.layerwise import LayerwiseConfig, LayerwiseDistill
 from compactor.passes.distill.logits import LogitsConfig, LogitsDistillation
 from compactor.passes.distill.student import StudentConfig, StudentPass
 from compactor.passes.prune.choosing import Chooser, uniform
-from compactor.passes.prune.constraint import (
-    Constraint,
-    ConstraintConfig,
-    constraint_of,
-    prunable,
-    student_metrics,
-    within,
-)
+from compactor.passes.prune.constraint import Aim, Constraint, ConstraintConfig, aim_of, prunable
 from compactor.passes.prune.following import Following, by_layers, by_logits
 from compactor.passes.prune.gates import GatedStudent
 from compactor.passes.prune.lagrangian import Pruning
-from compactor.passes.search.goal import Goal, Option
 from compactor.pipeline.context import PassContext
 from compactor.pipeline.passes import Pass, PassConfig, PassResult
 from compactor.training import TrainConfig, fit
@@ -85,21 +76,20 @@ class CofiPruning(Pass):
         config, space = self.config, space_of(program)
         verify_rules(space)
         least = self._chooser(space, *uniform(space, prunable(space, config), config.depth)).least
-        constraint, goal = constraint_of(program, space, config, ctx, least)
-        if constraint.loose and goal.fits_size(Option(space, space.full())):
-            return PassResult(program, False, constraint.skipped(space.full()))
-        constraint.check(least, goal.fits_size(Option(space, least)))
+        aim = aim_of(program, space, config, ctx, least)
+        if aim.met:
+            return PassResult(program, False, aim.skipped())
+        aim.check(least)
         weight = self._layerwise(ctx)
         program = self._warmed_up(program, ctx, weight)
-        student, pruning = self._pruned(program, space, constraint, ctx, weight)
-        sliced, subnet = self._sliced(program, space, student, constraint, goal)
+        student, pruning = self._pruned(program, space, aim.constraint, ctx, weight)
+        sliced, subnet = self._sliced(program, student, aim)
         tuned = self._tuning(weight).run(sliced, ctx)
         metrics: dict[str, Any] = {
-            **constraint.metrics(subnet),
-            "expected": constraint.expected(*student.gates.probabilities()).item(),
+            **aim.metrics(subnet),
+            "expected": aim.constraint.expected(*student.gates.probabilities()).item(),
             "pruning": pruning,
             "finetuning": tuned.metrics,
-            **student_metrics(goal, space, subnet),
         }
         return PassResult(tuned.program, True, metrics)
 
@@ -156,19 +146,12 @@ class CofiPruning(Pass):
             seconds=config.seconds,
         )
 
-    def _sliced(
-        self, program: Program, space: SearchSpace, student: GatedStudent, constraint: Constraint, goal: Goal
-    ) -> tuple[Program, Subnet]:
-        """The subnet of the gates that meets the constraint, made real; chosen again where a measurement corrects."""
+    def _sliced(self, program: Program, student: GatedStudent, aim: Aim) -> tuple[Program, Subnet]:
+        """The student that the gates leave, and its subnet."""
         with torch.no_grad():
-            chooser = self._chooser(space, *student.gates.odds())
+            chooser = self._chooser(aim.space, *student.gates.odds())
             folded = program.with_state(student.gated.folded(student.gates.values()))
-        for _ in range(self.config.rounds):
-            subnet = chooser.largest(within(constraint, goal, space), constraint.limit)
-            sliced = slice_program(folded, subnet)
-            if constraint.kind != "latency" or not goal.ruler.correct(sliced, space.kernels(subnet)):
-                break
-        return sliced, subnet
+        return aim.sliced(folded, chooser, self.config.rounds)
 
     # -- parts -----------------------------------------------------------------------------------------------------
 

@@ -11,8 +11,10 @@ from torch import Tensor
 from compactor.errors import UsageError
 from compactor.ir.expected import Expectation
 from compactor.ir.program import Program
+from compactor.ir.slicing import slice_program
 from compactor.ir.space import AxisGroup, SearchSpace
 from compactor.ir.subnet import Subnet
+from compactor.passes.prune.choosing import Chooser
 from compactor.passes.search.goal import Goal, Option, RangeConfig
 from compactor.pipeline.context import PassContext
 
@@ -43,29 +45,6 @@ class Constraint:
     cost: Callable[[Subnet], float]
     expected: Callable[[Gates, Gates], Tensor]
 
-    @property
-    def loose(self) -> bool:
-        """Whether the whole Program meets it."""
-        return self.whole <= self.limit
-
-    def check(self, least: Subnet, fits_size: bool) -> None:
-        """Raise `UsageError` when even the smallest subnet misses the limit, or the size budget."""
-        if not fits_size:
-            raise UsageError(
-                "no student fits the size budget, even with all removed that may be", "raise --size, or set hidden=true"
-            )
-        reachable = self.cost(least)
-        if reachable > self.limit:
-            raise UsageError(
-                f"{self.kind} {self.limit:.4g} {self.unit} cannot be reached: with all that may be removed gone, "
-                f"{reachable:.4g} {self.unit} are left (of {self.whole:.4g}); the rest is pinned or below `smallest`",
-                "ask for more, set a smaller `smallest` or `multiple`, or see `compactor inspect` for what is pinned",
-            )
-
-    def skipped(self, whole: Subnet) -> dict[str, object]:
-        """Why nothing was done, for the record."""
-        return {"skipped": "the Program meets the constraint", **self.metrics(whole)}
-
     def metrics(self, subnet: Subnet) -> dict[str, object]:
         """Asked and achieved, for the pass's record."""
         achieved = self.cost(subnet)
@@ -79,12 +58,78 @@ class Constraint:
         }
 
 
-def constraint_of(
-    program: Program, space: SearchSpace, config: ConstraintConfig, ctx: PassContext, least: Subnet
-) -> tuple[Constraint, Goal]:
-    """The constraint that the options and the budget ask for, and the goal it comes from."""
-    goal, expectation = Goal(program, config, ctx), Expectation(space)
-    ruler = goal.ruler
+@dataclass(frozen=True)
+class Aim:
+    """A constraint and the size budget, both to be met by a subnet of ``space``."""
+
+    space: SearchSpace
+    constraint: Constraint
+    goal: Goal
+
+    @property
+    def met(self) -> bool:
+        """Whether the whole Program meets them."""
+        constraint = self.constraint
+        return constraint.whole <= constraint.limit and self._fits(self.space.full())
+
+    def check(self, least: Subnet) -> None:
+        """Raise `UsageError` when even the smallest subnet misses the limit, or the size budget."""
+        if not self._fits(least):
+            raise UsageError(
+                "no student fits the size budget, even with all removed that may be", "raise --size, or set hidden=true"
+            )
+        asked = self.constraint
+        reachable = asked.cost(least)
+        if reachable > asked.limit:
+            raise UsageError(
+                f"{asked.kind} {asked.limit:.4g} {asked.unit} cannot be reached: with all that may be removed gone, "
+                f"{reachable:.4g} {asked.unit} are left (of {asked.whole:.4g}); the rest is pinned or below `smallest`",
+                "ask for more, set a smaller `smallest` or `multiple`, or see `compactor inspect` for what is pinned",
+            )
+
+    def sliced(self, program: Program, chooser: Chooser, rounds: int) -> tuple[Program, Subnet]:
+        """The student of the chooser's largest subnet that meets both; chosen again where a measurement corrects."""
+        for _ in range(rounds):
+            subnet = chooser.largest(self._cost, self.constraint.limit)
+            student = slice_program(program, subnet)
+            if self.constraint.kind != "latency" or not self.goal.ruler.correct(student, self.space.kernels(subnet)):
+                break
+        return student, subnet
+
+    def skipped(self) -> dict[str, object]:
+        """Why nothing was done, for the pass's record."""
+        return {"skipped": "the Program meets the constraint", **self.constraint.metrics(self.space.full())}
+
+    def metrics(self, subnet: Subnet) -> dict[str, object]:
+        """Asked and achieved, what was kept and what it costs, for the pass's record."""
+        latency, precision = self.goal.ruler.fastest(self.space.kernels(subnet))
+        cost = self.space.cost(subnet)
+        return {
+            **self.constraint.metrics(subnet),
+            "latency_ms": round(latency, 4),
+            "precision": precision,
+            "parameters": cost.parameters,
+            "macs": cost.macs,
+            "subnet": subnet.to_dict(),
+        }
+
+    def _fits(self, subnet: Subnet) -> bool:
+        return self.goal.fits_size(Option(self.space, subnet))
+
+    def _cost(self, subnet: Subnet) -> float:
+        return self.constraint.cost(subnet) if self._fits(subnet) else math.inf
+
+
+def aim_of(program: Program, space: SearchSpace, config: ConstraintConfig, ctx: PassContext, least: Subnet) -> Aim:
+    """What the options and the budget ask for; ``least`` is the smallest subnet that pruning may end in."""
+    goal = Goal(program, config, ctx)
+    return Aim(space, _constraint(space, config, ctx, goal, least), goal)
+
+
+def _constraint(
+    space: SearchSpace, config: ConstraintConfig, ctx: PassContext, goal: Goal, least: Subnet
+) -> Constraint:
+    expectation, ruler = Expectation(space), goal.ruler
     if config.constraint == "latency":
 
         def milliseconds(subnet: Subnet) -> float:
@@ -96,7 +141,7 @@ def constraint_of(
         return Constraint(
             "latency", "ms", whole, limit, milliseconds,
             lambda units, blocks: factor * ctx.target.expected(expectation.kernels(units, blocks), precision),
-        ), goal  # fmt: skip
+        )  # fmt: skip
     if config.constraint == "size":
         size = float(space.cost(space.full()).bytes)
         share = ruler.smallest_size(1 << 20) / (1 << 20)
@@ -104,7 +149,7 @@ def constraint_of(
             "size", "bytes", size * share, ctx.budget.size or size * share / config.speedup,
             lambda subnet: ruler.smallest_size(space.cost(subnet).bytes),
             lambda units, blocks: share * expectation.bytes(units, blocks),
-        ), goal  # fmt: skip
+        )  # fmt: skip
     macs = float(sum(k.macs for k in space.kernels(space.full())))
 
     def expected_macs(units: Gates, blocks: Gates) -> Tensor:
@@ -114,27 +159,9 @@ def constraint_of(
     return Constraint(
         "macs", "MACs", macs, macs / config.speedup,
         lambda subnet: float(sum(k.macs for k in space.kernels(subnet))), expected_macs,
-    ), goal  # fmt: skip
-
-
-def within(constraint: Constraint, goal: Goal, space: SearchSpace) -> Callable[[Subnet], float]:
-    """The constraint's cost, infinite beyond the size budget."""
-    return lambda subnet: constraint.cost(subnet) if goal.fits_size(Option(space, subnet)) else math.inf
+    )  # fmt: skip
 
 
 def prunable(space: SearchSpace, config: ConstraintConfig) -> list[AxisGroup]:
     """The groups that may shrink."""
     return [g for g in space.groups if config.hidden or g.kind != "hidden"]
-
-
-def student_metrics(goal: Goal, space: SearchSpace, subnet: Subnet) -> dict[str, object]:
-    """What was kept and what it costs, for the pass's record."""
-    latency, precision = goal.ruler.fastest(space.kernels(subnet))
-    cost = space.cost(subnet)
-    return {
-        "latency_ms": round(latency, 4),
-        "precision": precision,
-        "parameters": cost.parameters,
-        "macs": cost.macs,
-        "subnet": subnet.to_dict(),
-    }

@@ -9,9 +9,10 @@ from compactor.ir.program import Program
 from compactor.passes.distill.guidance import guidance
 from compactor.passes.distill.layerwise import LayerwiseConfig, LayerwiseDistillation
 from compactor.passes.distill.logits import LogitsConfig, LogitsDistillation
+from compactor.passes.distill.student import paid_epochs
 from compactor.passes.prune.gates import GatedStudent, Shown
 from compactor.pipeline.context import PassContext
-from compactor.training import Objective, effort, layerwise
+from compactor.training import Objective, layerwise
 from compactor.training.cache import Teacher
 from compactor.training.layerwise import Layerwise, Weights
 from compactor.training.pairing import Pair
@@ -47,8 +48,7 @@ class Following:
 def by_logits(program: Program, ctx: PassContext, config: LogitsConfig) -> Following:
     """Soft targets alone."""
     objective = LogitsDistillation(config).objective(program, Teacher(ctx.teacher), ctx)
-    paid = effort.epochs(ctx.effort, program, ctx.teacher, ctx.data.train, objective.count)
-    return Following(objective, config.epochs or paid)
+    return Following(objective, config.epochs or paid_epochs(program, ctx, objective.count))
 
 
 def by_layers(pair: Pair, program: Program, ctx: PassContext, config: LayerwiseConfig) -> Following:

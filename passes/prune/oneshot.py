@@ -7,20 +7,11 @@ from torch import Tensor
 
 from compactor.ir.probe import verify_rules
 from compactor.ir.program import Program
-from compactor.ir.slicing import slice_program
 from compactor.ir.space import SearchSpace, space_of
 from compactor.passes.prune import scores
 from compactor.passes.prune.choosing import Chooser, uniform
-from compactor.passes.prune.constraint import (
-    Constraint,
-    ConstraintConfig,
-    constraint_of,
-    prunable,
-    student_metrics,
-    within,
-)
+from compactor.passes.prune.constraint import Constraint, ConstraintConfig, aim_of, prunable
 from compactor.passes.prune.reconstruct import reconstructed
-from compactor.passes.search.goal import Option
 from compactor.passes.search.importance import flat_outputs
 from compactor.pipeline.context import PassContext
 from compactor.pipeline.passes import Pass, PassConfig, PassResult
@@ -60,18 +51,14 @@ class OneshotPruning(Pass):
         groups = prunable(space, config)
         bounds = {"smallest": config.smallest, "multiple": config.multiple}
         least = Chooser(space, groups, *uniform(space, groups, config.depth), **bounds).least
-        constraint, goal = constraint_of(program, space, config, ctx, least)
-        if constraint.loose and goal.fits_size(Option(space, space.full())):
-            return PassResult(program, False, constraint.skipped(space.full()))
-        constraint.check(least, goal.fits_size(Option(space, least)))
+        aim = aim_of(program, space, config, ctx, least)
+        if aim.met:
+            return PassResult(program, False, aim.skipped())
+        aim.check(least)
         inputs = ctx.data.calibration(min(config.samples, len(ctx.data.train)), ctx.seed).inputs
-        chooser = Chooser(space, groups, *self._odds(program, space, inputs, constraint, ctx), **bounds)
-        for _ in range(config.rounds):
-            subnet = chooser.largest(within(constraint, goal, space), constraint.limit)
-            student = slice_program(program, subnet)
-            if constraint.kind != "latency" or not goal.ruler.correct(student, space.kernels(subnet)):
-                break
-        metrics: dict[str, Any] = {**constraint.metrics(subnet), "importance": config.importance}
+        chooser = Chooser(space, groups, *self._odds(program, space, inputs, aim.constraint, ctx), **bounds)
+        student, subnet = aim.sliced(program, chooser, config.rounds)
+        metrics: dict[str, Any] = {**aim.metrics(subnet), "importance": config.importance}
         if config.reconstruct:
             fitted = reconstructed(
                 program, student, space, subnet, inputs, ridge=config.ridge, rows=config.rows, seed=ctx.seed
@@ -79,7 +66,7 @@ class OneshotPruning(Pass):
             errors = {n: _error(program, s, inputs) for n, s in (("sliced", student), ("reconstructed", fitted))}
             student = fitted if errors["reconstructed"] <= errors["sliced"] else student
             metrics["output_error"] = errors
-        return PassResult(student, student is not program, metrics | student_metrics(goal, space, subnet))
+        return PassResult(student, student is not program, metrics)
 
     def _odds(
         self, program: Program, space: SearchSpace, inputs: tuple[Tensor, ...], constraint: Constraint, ctx: PassContext

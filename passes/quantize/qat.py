@@ -11,7 +11,7 @@ from compactor.ir.quantizing import quantized
 from compactor.ir.quantplan import QuantPlan
 from compactor.passes.distill import recipe as recipes
 from compactor.passes.distill.logits import LogitsConfig, LogitsDistillation
-from compactor.passes.distill.student import State, described, guided_epochs, selection
+from compactor.passes.distill.student import State, described, paid_epochs, selection
 from compactor.passes.distill.variants import augmented
 from compactor.passes.quantize.calibrate import Calibrated, CalibrationConfig, calibrated
 from compactor.passes.quantize.ptq import counts, integers
@@ -19,7 +19,7 @@ from compactor.passes.quantize.sensitivity import runner
 from compactor.pipeline.context import PassContext
 from compactor.pipeline.passes import PassConfig, PassResult
 from compactor.target import Target
-from compactor.training import TrainConfig, effort
+from compactor.training import TrainConfig
 from compactor.training.cache import Teacher
 from compactor.training.fakequant import fake_quantized, learned
 from compactor.training.inside import Inside, InsideWeights
@@ -77,7 +77,7 @@ class QuantizationAwareTraining(LogitsDistillation):
         student = inside.student if inside else found.program
         objective = self.objective(found.program, teacher, ctx, inside)
         module = fake_quantized(student, found.plan, dropout=self.config.dropout)
-        settings = self._settings(found.program, ctx, objective.count, guided=inside is not None)
+        settings = self._settings(found.program, ctx, None if inside else objective.count)
         result, known = self.fitted(module, objective, settings, evaluate, ctx)
         facts = {"metric": metric, **described(result, before), "samples": len(train), **known}
         state: State = result.state if result.score is not None and result.score >= before else {}
@@ -95,12 +95,8 @@ class QuantizationAwareTraining(LogitsDistillation):
         teacher = ctx.apply(ctx.teacher, [("canonicalize", {}), ("fold_batchnorm", {})])
         return Inside(program, teacher, weights)
 
-    def _settings(self, program: Program, ctx: PassContext, views: int, *, guided: bool) -> TrainConfig:
-        train = ctx.data.train
-        epochs = (
-            guided_epochs(program, ctx) if guided else effort.epochs(ctx.effort, program, ctx.teacher, train, views)
-        )
-        settings = self.settings(program, ctx, max(1, epochs // _SHARE))
+    def _settings(self, program: Program, ctx: PassContext, views: int | None) -> TrainConfig:
+        settings = self.settings(program, ctx, max(1, paid_epochs(program, ctx, views) // _SHARE))
         few = self.config.bits < 8 and recipes.recipe_of(ctx.teacher) is recipes.NORMED_BY_BATCH
         return settings.model_copy(update={"lr": _FEW_BITS * settings.lr}) if few and not self.config.lr else settings
 

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -28,36 +28,23 @@ _PATIENCE = 10.0
 Run = Callable[[Sequence[Any]], list[Any]]
 
 
-@dataclass(frozen=True)
-class Query:
-    """A session that always answers the same query."""
-
-    run: Run
-    inputs: list[Any]
-
-    @property
-    def runtime(self) -> str:
-        return ""
-
-    def __call__(self, inputs: Sequence[Any]) -> Any:
-        return self.run(self.inputs)
-
-
 def main() -> None:
     """Do the job and write what came of it."""
     folder, left = Path(sys.argv[1]), threading.Event()
     watcher = threading.Thread(target=_watch, args=(folder, left), daemon=True)
     watcher.start()
     try:
-        try:
-            result = work(folder)
-        except CompactorError as error:
-            parts = {"kind": type(error).__name__, "message": error.message, "remedy": error.remedy}
-            result = {"error": parts}
-        (folder / "result.json").write_text(json.dumps(result))
+        (folder / "result.json").write_text(json.dumps(_answer(folder)))
     finally:
         if left.is_set():  # what failed may have missed a file that is gone already
             watcher.join()
+
+
+def _answer(folder: Path) -> dict[str, Any]:
+    try:
+        return work(folder)
+    except CompactorError as error:
+        return {"error": {"kind": type(error).__name__, "message": error.message, "remedy": error.remedy}}
 
 
 def _watch(folder: Path, left: threading.Event) -> None:
@@ -80,9 +67,9 @@ def work(folder: Path) -> dict[str, Any]:
             values = _load(job, folder, name, None)(samples)
             outputs |= {f"{name}/{i}": value for i, value in enumerate(values)}
         np.savez(folder / "outputs.npz", **outputs)
-    sessions = {name: Query(_load(job, folder, name, 1), inputs) for name in job["models"]}
-    found = measure.compare(sessions, ())
-    return {"latencies": {name: latency.to_dict() for name, latency in found.items()}}
+    runs = {name: partial(_load(job, folder, name, 1), inputs) for name in job["models"]}
+    found = measure.timed(runs)
+    return {"latencies": {name: measure.summarize(times).to_dict() for name, times in found.items()}}
 
 
 def _load(job: dict[str, Any], folder: Path, name: str, batch: int | None) -> Run:

@@ -4,8 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor, fx, nn
-from torch.library import custom_op
+from torch import Tensor, fx, library, nn
 from torch.nn import functional as F
 
 from compactor.errors import InternalError
@@ -36,7 +35,7 @@ class Middle(nn.Module):
         return result
 
 
-@custom_op("compactor_tests::twice", mutates_args=())
+@library.custom_op("compactor_tests::twice", mutates_args=())
 def twice(x: Tensor) -> Tensor:
     """An op that no one here has heard of."""
     return x * 2

@@ -9,6 +9,7 @@ import time
 import pytest
 import torch
 
+from compactor.backend import Session
 from compactor.cli.main import run
 from compactor.pipeline.remote import open_device
 from compactor.pipeline.sweep import sweep
@@ -83,7 +84,7 @@ def test_two_addresses_of_one_machine_take_turns(artifact: Artifact, device: Ser
     assert most == 1
 
 
-class Counted:
+class Counted(Session):
     """A session that knows how many of its queries ran at once."""
 
     runtime = "counted"

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from compactor import registry
+from compactor.backend import Session
 from compactor.errors import UnsupportedError
 from compactor.targets import host
 from compactor.targets.device import detected
@@ -18,7 +19,7 @@ from compactor.targets.profile import builtin_profiles
 from compactor.targets.registry import profiles
 
 
-class Identity:
+class Identity(Session):
     """A session that returns its inputs."""
 
     runtime = "python"

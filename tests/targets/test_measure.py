@@ -10,13 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from compactor.backend import Session
 from compactor.errors import UsageError
 from compactor.targets.measure import compare, measure, summarize
 
 INPUTS = (torch.zeros(1, 3),)
 
 
-class Timed:
+class Timed(Session):
     """A session that takes as long as it is told, busy or asleep, and remembers when it ran."""
 
     runtime = "python"
@@ -84,7 +85,7 @@ def test_each_session_gets_its_own_figure() -> None:
 
 
 def test_first_queries_are_discarded() -> None:
-    class Cold:
+    class Cold(Session):
         runtime = "python"
         calls = 0
 

@@ -51,6 +51,32 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path: Pa
     assert not same(first, run(tmp_path / "c", CONFIG.model_copy(update={"seed": 1})))
 
 
+class Halves(Labels):
+    """The same loss in two equal summands; notes how many gradients were there when each ran."""
+
+    def summands(self, module, batch, micro):
+        self.found = []
+
+        def half():
+            self.found.append(sum(p.grad is not None for p in module.parameters()))
+            return Labels.loss(self, module, batch, micro) / 2
+
+        return [half, half]
+
+
+def test_gradients_of_a_summand_are_taken_before_the_next_one_runs(tmp_path: Path) -> None:
+    states, split = [], blobs(96, 0)
+    made = program(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)))
+    for kind in (Labels, Halves):
+        (tmp_path / kind.__name__).mkdir()
+        module, objective = made.module(train=True), kind(split)
+        config = CONFIG.model_copy(update={"reduced": False})
+        states.append(fit(module, objective, split, config, tmp_path / kind.__name__).state)
+    assert objective.found == [0, 2]
+    for name, value in states[0].items():
+        torch.testing.assert_close(states[1][name], value)
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize("step", [1, 6, 13, 23])
 def test_resumed_equals_undisturbed(tmp_path: Path, step: int, optimizer: str) -> None:

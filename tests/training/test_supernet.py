@@ -38,7 +38,7 @@ def test_a_subnet_computes_what_its_slice_computes(name: str, scattered: bool) -
     outer, inner = inside(model, 0) if scattered else (leading(model, 0.75), leading(model, 0.4))
     net, inputs = Supernet(model, outer), model.example_inputs(3)
     for subnet in (outer, inner):
-        (found,) = net([subnet], *inputs)
+        found = net(subnet, *inputs)
         want = slice_program(model, subnet)(*inputs)
         torch.testing.assert_close(next(iter(found.values())), want, rtol=1e-4, atol=1e-5)
         assert net.student(subnet).fingerprint == slice_program(model, subnet).fingerprint
@@ -49,7 +49,7 @@ def test_gradients_reach_the_shared_weights_that_a_subnet_uses_and_no_others(nam
     model = program(name)
     small = leading(model, 0.5)
     net = Supernet(model, space_of(model).full())
-    (found,) = net([small], *model.example_inputs(2))
+    found = net(small, *model.example_inputs(2))
     next(iter(found.values())).square().sum().backward()
     kept, grads = space_of(model).kept_weights(small), dict(net.shared.named_parameters())
     reached = 0
@@ -75,7 +75,7 @@ def test_a_small_subnet_costs_what_a_small_subnet_costs(name: str) -> None:
         return counter.get_total_flops()
 
     alone = flops(lambda: slice_program(model, small)(*inputs))
-    assert flops(lambda: net([small], *inputs)) == alone < 0.5 * flops(lambda: model(*inputs))
+    assert flops(lambda: net(small, *inputs)) == alone < 0.5 * flops(lambda: model(*inputs))
 
 
 def test_what_is_not_within_the_largest_is_refused() -> None:
@@ -84,7 +84,7 @@ def test_what_is_not_within_the_largest_is_refused() -> None:
     net = Supernet(model, leading(model, 0.5, (blocks[0],)))
     for subnet in (leading(model, 0.75, (blocks[0],)), leading(model, 0.25)):
         with pytest.raises(InputError, match="super-network"):
-            net([subnet], *model.example_inputs(1))
+            net(subnet, *model.example_inputs(1))
 
 
 def test_statistics_of_a_subnet_are_its_own() -> None:
@@ -92,7 +92,7 @@ def test_statistics_of_a_subnet_are_its_own() -> None:
     model, images = exported(network(8)), blobs(64, 0).images
     small = leading(model, 0.5)
     net = Supernet(model, space_of(model).full())
-    (training,) = net([small], images)
+    training = net(small, images)
     student = recalibrated(net.student(small), (images,))
     torch.testing.assert_close(student(images), next(iter(training.values())), rtol=0.02, atol=0.01)
     plain = program("bert")

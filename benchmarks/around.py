@@ -1,0 +1,68 @@
+"""What passes run in: a target with some of its facts changed, a context, progress as lines, latencies in turns."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from compactor.budget import Budget
+from compactor.data import DataSource
+from compactor.ir.program import Program
+from compactor.pipeline.context import PassContext
+from compactor.pipeline.request import backend_of, resolve_target
+
+
+class Like:
+    """A target but for some of its facts: its ``precisions``, or whether its device is ``present``."""
+
+    def __init__(self, name: str, **changed: Any) -> None:
+        self._target = resolve_target(name)
+        self.fingerprint = f"{self._target.fingerprint} {changed}"
+        vars(self).update(changed)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._target, name)
+
+
+def predicted(**changed: Any) -> Any:
+    """This machine as its datasheet has it, as if it were elsewhere: any machine compares the same."""
+    return Like("host-cpu", present=False, **changed)
+
+
+class Lines:
+    """Progress as a line now and then."""
+
+    def __init__(self, every: float = 20.0) -> None:
+        self._every, self._last = every, 0.0
+
+    def update(self, done: int, total: int, text: str = "") -> None:
+        """A line, unless there was one just now."""
+        if time.monotonic() - self._last >= self._every:
+            self._last = time.monotonic()
+            print(f"  {done}/{total} {text}", flush=True)
+
+    def note(self, text: str) -> None:
+        """A line."""
+        print(f"  {text}", flush=True)
+
+
+def context(
+    teacher: Program, source: DataSource, target: Any, folder: Path, seed: int = 0, **options: Any
+) -> PassContext:
+    """The surroundings of passes; ``options`` are further fields of `PassContext`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return PassContext(
+        teacher=teacher, target=target, backend=backend_of(target), data=source, budget=Budget(), workspace=folder,
+        seed=seed, **{"progress": Lines(), **options},
+    )  # fmt: skip
+
+
+def in_turns(programs: Mapping[str, Program], ctx: PassContext) -> dict[str, float]:
+    """Milliseconds of each at the median, batch 1, lowered in float32 and timed in turns."""
+    sessions = {}
+    for name, program in programs.items():
+        folder = ctx.workspace / f"lowered-{name}"
+        folder.mkdir(exist_ok=True)
+        sessions[name] = ctx.backend.open(ctx.backend.lower(program, ctx.target, folder), batch=1)
+    found = ctx.target.compare(sessions, ctx.teacher.example_inputs(1))
+    return {name: round(latency.p50, 4) for name, latency in found.items()}
