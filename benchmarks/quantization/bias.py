@@ -73,7 +73,7 @@ def student(teacher: Program, width: float, ctx: PassContext) -> Program:
 def main(arguments: list[str] | None = None) -> int:
     """Train, distil, compare, write ``results/quantization_bias.json``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    Study.add_options(parser, steps=600, lr=2e-3)
+    Study.add_options(parser, steps=300, lr=2e-3)
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--width", type=float, default=0.5, help="of the student, as a share of the teacher's")
     parser.add_argument("--k", type=int, default=12, help="best classes of the teacher that are known")

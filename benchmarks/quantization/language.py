@@ -45,7 +45,7 @@ def best(rows: dict[str, Any], bits: list[int]) -> dict[str, str]:
 def main(arguments: list[str] | None = None) -> int:
     """Train, quantize, compare, write ``results/quantization_language.json``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    Study.add_options(parser, steps=300, lr=5e-4)
+    Study.add_options(parser, steps=150, lr=5e-4)
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--bits", type=int, nargs="+", choices=(8, 4, 3), default=[4, 3])
     parser.add_argument("--k", type=int, default=50, help="classes that topk tells apart")

@@ -67,6 +67,7 @@ def test_perplexity_of_a_model_that_knows_nothing_is_the_vocabulary(shared: Path
     assert found["perplexity"] == pytest.approx(280, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_quantizing_a_language_model(options: list[str], tmp_path: Path) -> None:
     pytest.importorskip("nncf")
     command = [*options, "--bits", "4", "--samples", "4", "--k", "5"]
