@@ -86,9 +86,12 @@ def table(rows: Sequence[Verdict]) -> Table:
     """All verdicts."""
     result = Table("architecture", "verdict")
     for row in rows:
-        said = "supported" if row.supported else row.failure or "; ".join(row.reasons)
-        result.add_row(row.name, escape(said))
+        result.add_row(row.name, escape(_said(row)))
     return result
+
+
+def _said(row: Verdict) -> str:
+    return "supported" if row.supported else row.failure or "; ".join(row.reasons)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -101,7 +104,11 @@ def main(arguments: list[str] | None = None) -> int:
     if unknown := sorted(set(given.names) - set(known)):
         parser.error(f"unknown: {', '.join(unknown)}; known: {', '.join(known)}")
     console = Console(width=None if sys.stdout.isatty() else 160)
-    rows = list(_verdicts(given.names or list(known), given.jobs))
+    names = given.names or list(known)
+    rows = []
+    for row in _verdicts(names, given.jobs):
+        rows.append(row)
+        console.print(f"[{len(rows)}/{len(names)}] {row.name}: {_said(row)}", markup=False)
     console.print(table(rows))
     counts = {
         "supported": sum(row.supported for row in rows),

@@ -11,7 +11,7 @@ from compactor.ir.program import Program
 from compactor.pipeline import properties
 from compactor.pipeline.passes import Pass
 from compactor.pipeline.text import GROUP, Pipeline
-from compactor.target import Target
+from compactor.target import Target, native
 
 _BITS = {"float32": 32, "float16": 16, "bfloat16": 16, "int8": 8}
 _SMALLEST = (Kernel("linear", 1, 1, 1, 1, "smallest"),)
@@ -35,7 +35,8 @@ def plan(pipeline: Pipeline, program: Program, *, target: Target, backend: Backe
             f"the pipeline cannot serve target {target.name!r}: " + "; ".join(refusals),
             "take the pass out of --pipeline, or choose another target",
         )
-    reasons = backend.supports(program, target)
+    # Where the device has no float32, the teacher is lowered in what it has, and the student by a pass.
+    reasons = backend.supports(program.evolve(precision=native(target, program.precision)), target)
     if reasons:
         raise UnsupportedError(
             f"{backend.name} cannot lower this model for {target.name!r}: " + "; ".join(reasons),

@@ -96,7 +96,7 @@ def settings_of(config: CalibrationConfig, program: Program, target: Target, sig
         transformer=attention,
         device=_device(target),
         preset="performance" if signed else config.preset,
-        # Hexagon multiplies in float16 before it rounds: ten times the error on its emulator, for a BERT.
+        # On Hexagon's emulator a small BERT had an error of 8 % with its factors, and 0.9 % without.
         smooth_quant=config.smooth_quant and target.backend != "qnn",
         alpha=config.smooth_alpha,
         bias_correction=config.bias_correction,

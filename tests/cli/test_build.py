@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from compactor import registry
+from compactor.backends.openvino import npu
 from compactor.cli.main import run
 from compactor.report.artifact import Artifact
 from compactor.report.manifest import Latencies, LatencyFigure
@@ -99,3 +101,40 @@ def test_refused_before_work(
     assert run(command(tmp_path / "out", *more)) == code
     assert words in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+FLOAT16 = ["--pipeline", "canonicalize,fold_batchnorm,quantize.cast{dtype=float16}"]
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("target", ["intel-npu-4000", "qualcomm-8-gen-3"])
+def test_targets_without_float32(target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COMPACTOR_QNN_PYTHON", raising=False)
+    output = tmp_path / "out"
+    assert run([*command(output, "--target", target), *FLOAT16]) == 0
+    manifest = Artifact.open(output).manifest
+    latencies = manifest.metrics.latency_ms
+    assert latencies.teacher.basis == latencies.student.basis == "predicted"
+    assert [record.passed for record in manifest.parity] == [True]
+    assert run(["verify", str(output)]) == 0
+    assert run(["finish", str(output)]) == 4, "this machine is another one"
+
+
+def test_an_operator_that_an_npu_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(npu, "OPERATORS", npu.OPERATORS - {"Convolution"})
+    assert run([*command(tmp_path / "out", "--target", "intel-npu-4000"), *FLOAT16]) == 4
+    said = capsys.readouterr().err
+    assert "the NPU compiler knows no Convolution" in said and "-> replace it" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_cuda_without_its_runtime(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "out"
+    assert run(command(output, "--target", "cuda")) == 0, "predicted, and checked on the CPU"
+    if registry.load("compactor.backends", "cuda")().installed():
+        return
+    assert Artifact.open(output).manifest.metrics.latency_ms.student.basis == "predicted"
+    assert run(["finish", str(output)]) == 4
+    assert "this machine is not cuda" in capsys.readouterr().err
