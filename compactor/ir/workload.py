@@ -76,6 +76,7 @@ def _makers(graph: fx.Graph, inside: Mapping[str, int]) -> dict[str, int]:
 
 
 def _needs(graph: fx.Graph, plan: QuantPlan, inside: Mapping[str, int]) -> dict[int, int]:
+    """By products that read what no quantizer rounds for them: the kernel that hands it on."""
     rounded = {e.node for q in plan if not q.weight for e in q.edges}
     products = {e.node for q in plan if q.weight for e in q.edges if e.node in inside}
     found = {}
