@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import fx
 
-from compactor.ir.cost import homes
+from compactor.ir.cost import homes, shapes_of
 from compactor.ir.kernel_ops import elements
 from compactor.ir.kernels import EPILOGUES, Kernel
 from compactor.ir.program import Program
@@ -51,16 +51,16 @@ class Flow:
         """For a Program without quantizers and a plan for it."""
         inside, feeding = homes(program)
         home, maker = {**feeding, **inside}, _makers(program.graph, inside)
-        sizes = {n.name: elements(tuple(v.shape)) for n, v in program.values.items() if hasattr(v, "shape")}
+        sizes = {n.name: elements(shape) for n, shape in shapes_of(program.values).items()}
         readers: dict[int, dict[str, None]] = {}
         rounded = []
         for q in plan:
-            own = [home[e.node] for e in q.edges if e.node in home]
-            for edge in q.edges:
-                if edge.node in home:
-                    readers.setdefault(home[edge.node], {})[edge.node] = None
+            nodes = [e.node for e in q.edges if e.node in home]
+            for node in nodes:
+                readers.setdefault(home[node], {})[node] = None
             if not q.weight:
-                rounded.append(Rounded(q.source, maker.get(q.source), tuple(dict.fromkeys(own)), sizes[q.source]))
+                own = tuple(dict.fromkeys(home[node] for node in nodes))
+                rounded.append(Rounded(q.source, maker.get(q.source), own, sizes.get(q.source, 0)))
         named = {i: tuple(names) for i, names in readers.items()}
         return Flow(program.kernels(), named, tuple(rounded), _needs(program.graph, plan, inside))
 
@@ -76,6 +76,7 @@ def _makers(graph: fx.Graph, inside: Mapping[str, int]) -> dict[str, int]:
 
 
 def _needs(graph: fx.Graph, plan: QuantPlan, inside: Mapping[str, int]) -> dict[int, int]:
+    """By products that read what no quantizer rounds for them: the kernel that hands it on."""
     rounded = {e.node for q in plan if not q.weight for e in q.edges}
     products = {e.node for q in plan if q.weight for e in q.edges if e.node in inside}
     found = {}

@@ -19,7 +19,7 @@ from compactor.ir.quantizing import quantized
 from compactor.ir.verify import verify
 from compactor.passes.canonicalize.canonicalize import canonical
 from compactor.passes.canonicalize.fold_batchnorm import folded_program
-from compactor.passes.quantize.calibrate import samples_of, settings_of
+from compactor.passes.quantize.calibrate import CalibrationConfig, calibrated, samples_of, settings_of
 from compactor.passes.quantize.convert import to_plan
 from compactor.passes.quantize.nncf_run import quantize
 from compactor.passes.quantize.ptq import PostTrainingQuantization, PtqConfig
@@ -194,7 +194,7 @@ def test_a_node_that_breaks_a_rule_is_named(tmp_path: Path) -> None:
         _run(_prepared("bert"), tmp_path, TensorRTBackend(), symmetric=False)
 
 
-@pytest.mark.parametrize("bits", [4, 3])
+@pytest.mark.parametrize("bits", [4, 3, 2])
 def test_fewer_bits_stay_on_their_grid(bits: int, tmp_path: Path) -> None:
     before = _prepared("mobilenet_v2")
     after = _run(before, tmp_path, bits=bits)
@@ -204,6 +204,19 @@ def test_fewer_bits_stay_on_their_grid(bits: int, tmp_path: Path) -> None:
     for q in weights:
         stored = after.state[q.source]
         assert stored.dtype == torch.int8 and int(stored.abs().max()) == q.high
+
+
+def test_two_bits_are_ternary(tmp_path: Path) -> None:
+    before = _prepared("bert")
+    found = calibrated(before, context(before, tmp_path), CalibrationConfig(samples=4, bits=2))
+    weights = [q for q in found.plan if q.weight]
+    assert weights and {(q.low, q.high) for q in weights} == {(-1, 1)}
+    for q in weights:
+        rows = found.program.state[q.source].movedim(q.axis or 0, 0).flatten(1)
+        sizes = rows.abs().mean(1, keepdim=True)
+        assert q.scale.reshape(-1, 1).expand_as(sizes).allclose(1.4 * sizes), "the threshold is 0.7 times the mean"
+        kept = (rows / q.scale.reshape(-1, 1)).round().clamp(-1, 1) != 0
+        assert torch.equal(kept, rows.abs() > 0.7 * sizes)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
