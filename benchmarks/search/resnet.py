@@ -120,21 +120,30 @@ def at(teacher: Program, ratio: float, ctx: PassContext, options: argparse.Names
 
 
 def costs(teacher: Program, result: dict[str, Any], ctx: PassContext, options: argparse.Namespace) -> dict[str, Any]:
-    """Candidates that a whole search scores a second, and what training one of its ratio costs over scoring it."""
+    """Candidates scored a second, and what training one of its ratio costs over scoring it.
+
+    The rate is that between a short and a whole search: what every search does once (blocks are ranked, processes
+    start) is ``setup_seconds``.
+    """
+    seconds, counts = [], []
     with TemporaryDirectory() as name:
-        own = replace(ctx, workspace=Path(name))
-        started = time.monotonic()
-        config = DiswotConfig(speedup=result["ratio"], margin=1.0, candidates=options.candidates)
-        metrics = DiswotSearch(config).run(teacher, own).metrics
-        per_second = metrics["candidates"] / (time.monotonic() - started)
-        own.workspace.joinpath("training").mkdir()
+        for candidates in (max(36, options.candidates // 10), options.candidates):
+            own = replace(ctx, workspace=Path(name, str(candidates)))
+            own.workspace.mkdir()
+            config = DiswotConfig(speedup=result["ratio"], margin=1.0, candidates=candidates)
+            started = time.monotonic()
+            metrics = DiswotSearch(config).run(teacher, own).metrics
+            seconds.append(time.monotonic() - started)
+            counts.append(metrics["candidates"])
         row = train(
-            teacher, Subnet.from_dict(metrics["subnet"]), 1, replace(own, workspace=Path(name, "training")),
+            teacher, Subnet.from_dict(metrics["subnet"]), 1, replace(ctx, workspace=Path(name, "training")),
             options.work / "outputs",
         )  # fmt: skip
+    per_second = (counts[1] - counts[0]) / (seconds[1] - seconds[0])
     return {
-        "candidates": metrics["candidates"], "per_second": round(per_second, 1), "epoch_seconds": row["seconds"],
-        "cheaper": round(row["seconds"] * result["epochs"] * per_second, 1),
+        "candidates": counts[1], "per_second": round(per_second, 1),
+        "setup_seconds": round(seconds[1] - counts[1] / per_second, 1),
+        "epoch_seconds": row["seconds"], "cheaper": round(row["seconds"] * result["epochs"] * per_second, 1),
     }  # fmt: skip
 
 

@@ -21,6 +21,11 @@ def copy_graph(graph: fx.Graph) -> tuple[fx.Graph, dict[fx.Node, fx.Node]]:
 
 def graph_module(graph: fx.Graph, state: Mapping[str, Tensor], trainable: Iterable[str] = ()) -> fx.GraphModule:
     """A runnable module over this graph. Tensors are shared, not copied; ``trainable`` ones become Parameters."""
+    return fx.GraphModule(tensors_of(graph, state, trainable), graph)
+
+
+def tensors_of(graph: fx.Graph, state: Mapping[str, Tensor], trainable: Iterable[str] = ()) -> nn.Module:
+    """A module that holds what this graph reads: all that an `fx.Interpreter` needs, without compiling the graph."""
     root = nn.Module()
     wanted = set(trainable)
     for name in dict.fromkeys(str(n.target) for n in graph.nodes if n.op == "get_attr"):
@@ -35,7 +40,7 @@ def graph_module(graph: fx.Graph, state: Mapping[str, Tensor], trainable: Iterab
             owner.register_parameter(leaf, nn.Parameter(tensor, requires_grad=tensor.is_floating_point()))
         else:
             owner.register_buffer(leaf, tensor)
-    return fx.GraphModule(root, graph)
+    return root
 
 
 def output_node(graph: fx.Graph) -> fx.Node:

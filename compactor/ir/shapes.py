@@ -7,14 +7,14 @@ from torch import Tensor, fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from compactor.errors import InternalError
-from compactor.ir.graphs import graph_module
+from compactor.ir.graphs import tensors_of
 
 Shape = tuple[int, ...]
 
 
 class _Recorder(fx.Interpreter):
-    def __init__(self, module: fx.GraphModule) -> None:
-        super().__init__(module, garbage_collect_values=True)
+    def __init__(self, graph: fx.Graph, state: dict[str, Tensor]) -> None:
+        super().__init__(tensors_of(graph, state), garbage_collect_values=True, graph=graph)
         self.values: dict[fx.Node, Any] = {}
 
     def run_node(self, n: fx.Node) -> Any:
@@ -36,7 +36,7 @@ def infer(graph: fx.Graph, state: dict[str, Tensor], inputs: list[tuple[Shape, t
         name: mode.from_tensor(state[name].detach(), static_shapes=True)
         for name in dict.fromkeys(str(n.target) for n in graph.nodes if n.op == "get_attr")
     }
-    recorder = _Recorder(graph_module(graph, fake_state))
+    recorder = _Recorder(graph, fake_state)
     with mode, torch.no_grad():
         recorder.run(*(torch.empty(shape, dtype=dtype) for shape, dtype in inputs))
     return recorder.values

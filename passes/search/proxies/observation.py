@@ -10,7 +10,7 @@ from torch import Tensor, fx
 from torch.nn import functional as F
 
 from compactor.data import Batch
-from compactor.ir.graphs import aten, graph_module, op_name
+from compactor.ir.graphs import aten, op_name, tensors_of
 from compactor.ir.program import Program
 from compactor.passes.search.proxies.head import Head, find_head
 from compactor.passes.search.proxies.initial import initial
@@ -51,7 +51,7 @@ def observe(program: Program, batch: Batch, seed: int, needs: frozenset[str] = f
     head = find_head(program)
     run = _Run(program, initial(program, seed), head, needs)
     with torch.no_grad():
-        run.run(*batch.inputs)
+        run.run(*(x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x for x in batch.inputs))
     gradient = None
     if head.logits is not None and head.pooled is not None and batch.labels is not None and batch.labels.dim() == 1:
         gradient = class_gradient(run.kept[head.pooled].flatten(1), run.kept[head.logits].flatten(1), batch.labels)
@@ -96,7 +96,7 @@ class _Run(fx.Interpreter):
     """Runs a graph and keeps what an Observation is made of."""
 
     def __init__(self, program: Program, state: dict[str, Tensor], head: Head, needs: frozenset[str]) -> None:
-        super().__init__(graph_module(program.graph, state), garbage_collect_values=True)
+        super().__init__(tensors_of(program.graph, state), garbage_collect_values=True, graph=program.graph)
         self._wanted = {head.features, head.pooled, head.logits}
         self._needs = needs
         self.kept: dict[fx.Node, Tensor] = {}
