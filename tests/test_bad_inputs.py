@@ -320,6 +320,7 @@ def test_output_that_is_something_else(bench: Bench) -> None:
     assert (bench.folder / "out" / "thesis.tex").read_text() == "years of work"
 
 
+@pytest.mark.slow
 def test_two_builds_in_one_folder(bench: Bench) -> None:
     command = bench.command(bench.teacher, *TARGET, *FAST, "--data", bench.data)
     first = subprocess.Popen(

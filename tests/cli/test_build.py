@@ -107,7 +107,7 @@ FLOAT16 = ["--pipeline", "canonicalize,fold_batchnorm,quantize.cast{dtype=float1
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("target", ["intel-npu-4000", "qualcomm-8-gen-3"])
+@pytest.mark.parametrize("target", ["intel-npu-4000", pytest.param("qualcomm-8-gen-3", marks=pytest.mark.slow)])
 def test_targets_without_float32(target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("COMPACTOR_QNN_PYTHON", raising=False)
     output = tmp_path / "out"

@@ -12,6 +12,7 @@ TEACHER = Path(__file__).parents[2] / "examples" / "digits" / "teacher.pt2"
 SHORT = ["--candidates", "40", "--workers", "1", "--score", "params+macs"]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_search_and_builds_for_two_targets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = tmp_path / "found"

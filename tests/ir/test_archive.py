@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from compactor.ir import archive
@@ -34,6 +35,7 @@ def test_same_bytes_under_any_name_and_after_loading(architecture_program: Progr
     assert len({_sha(p) for p in paths}) == 1
 
 
+@pytest.mark.slow
 def test_same_bytes_in_another_process(tmp_path: Path) -> None:
     program("bert").save(tmp_path / "here.pt2")
     environment = os.environ | {"PYTHONHASHSEED": "77"}

@@ -128,7 +128,10 @@ def made_for_cpus(name: str, bits: int) -> Program:
 
 
 @pytest.mark.parametrize("backend", [OnnxBackend(), OpenVINOBackend()])
-@pytest.mark.parametrize(("name", "bits"), [("convolutional", 8), ("encoder", 8), ("encoder", 4), ("language", 8)])
+@pytest.mark.parametrize(("name", "bits"), [
+    ("convolutional", 8), ("encoder", 8),
+    pytest.param("encoder", 4, marks=pytest.mark.slow), pytest.param("language", 8, marks=pytest.mark.slow),
+])  # fmt: skip
 def test_runtimes_compute_what_was_trained(name: str, bits: int, backend: Backend, tmp_path: Path) -> None:
     if not backend.installed():
         pytest.skip(f"{backend.name} is not installed")

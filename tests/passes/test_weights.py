@@ -96,7 +96,9 @@ def test_smaller_groups_are_nearer(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS, ids=lambda b: b.name)
-@pytest.mark.parametrize(("name", "group"), [("mixer", 0), ("mixer", 32), ("bert", 16)])
+@pytest.mark.parametrize(
+    ("name", "group"), [("mixer", 0), ("mixer", 32), pytest.param("bert", 16, marks=pytest.mark.slow)]
+)
 def test_runtimes_compute_it(name: str, group: int, backend: Backend, tmp_path: Path) -> None:
     made = stored(name, tmp_path, group=group)
     folders = [tmp_path / "a", tmp_path / "b"]

@@ -55,6 +55,7 @@ def test_finish_from_afar(artifact: Artifact, device: Server, capsys: pytest.Cap
     assert run(["gate", str(artifact.folder), "--latency", "1us"]) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_build_measures_both_there(device: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "out"
