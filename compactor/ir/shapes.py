@@ -1,5 +1,6 @@
 """Shape inference: runs a graph on fake tensors, nothing computed."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ Shape = tuple[int, ...]
 
 
 class _Recorder(fx.Interpreter):
-    def __init__(self, graph: fx.Graph, state: dict[str, Tensor]) -> None:
+    def __init__(self, graph: fx.Graph, state: Mapping[str, Tensor]) -> None:
         super().__init__(tensors_of(graph, state), garbage_collect_values=True, graph=graph)
         self.values: dict[fx.Node, Any] = {}
 
