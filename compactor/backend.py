@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from compactor.errors import UnsupportedError
+
 if TYPE_CHECKING:
     from compactor.ir.program import Program
     from compactor.ir.quantplan import QuantRules
@@ -130,3 +132,9 @@ class Profiler(Protocol):
         The model runs for about ``seconds``. Timing nodes slows them down a little: only their shares count.
         """
         ...
+
+
+def require(backend: Backend, program: "Program", target: "Target") -> None:
+    """Raise `UnsupportedError` with the first reason why the backend cannot lower the Program, if there is one."""
+    if reasons := backend.supports(program, target):
+        raise UnsupportedError(reasons[0], "choose another precision or target")

@@ -120,6 +120,12 @@ def native(target: Target, precision: str) -> str:
     return next(p for p in PRECISIONS if p in target.precisions)
 
 
+def lacking(target: Target, *precisions: str) -> list[str]:
+    """Why a target cannot compute in these precisions: the first that it does not run."""
+    missing = [p for p in precisions if p not in target.precisions]
+    return [f"{target.name} does not run {missing[0]}, only {', '.join(target.precisions)}"] if missing else []
+
+
 def work(target: Target, program: Program) -> tuple[tuple[Kernel, ...], str | tuple[str, ...]]:
     """The kernels of a Program and the precisions in which the device runs them, for `Target.predict`."""
     kernels, precision = workload(program)

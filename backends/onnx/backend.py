@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from compactor.backend import Executed, Loader, Lowered, Session
+from compactor.backend import Executed, Loader, Lowered, Session, require
 from compactor.backends.feeds import describe_shapes
 from compactor.backends.onnx.export import write_onnx
 from compactor.backends.onnx.nbits import pack_weights
@@ -18,11 +18,10 @@ from compactor.backends.onnx.session import OrtSession
 from compactor.backends.onnx.trace import executed
 from compactor.backends.profiles import repeat
 from compactor.backends.shapes import nominal_shapes
-from compactor.errors import UnsupportedError
 from compactor.ir.program import Program
 from compactor.ir.quantplan import QuantRules
 from compactor.ir.weightonly import packable
-from compactor.target import Target
+from compactor.target import Target, lacking
 
 MODEL = "model.onnx"
 _SETTLED = 0.08
@@ -45,15 +44,11 @@ class OnnxBackend:
             return ["ONNX Runtime's CPU provider has no bfloat16 kernels"]
         if "+" in program.arithmetic:
             return ["ONNX Runtime computes in float32 between quantizers"]
-        if program.precision not in target.precisions:
-            return [f"{target.name} does not run {program.precision}, only {', '.join(target.precisions)}"]
-        return []
+        return lacking(target, program.precision)
 
     def lower(self, program: Program, target: Target, folder: Path) -> Lowered:
         """Write ``model.onnx``. Raises `MissingRuntimeError` or `UnsupportedError`."""
-        reasons = self.supports(program, target)
-        if reasons:
-            raise UnsupportedError(reasons[0], "choose another precision or target")
+        require(self, program, target)
         weights = packable(program)
 
         def rewrite(graph: Any) -> None:

@@ -6,15 +6,14 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from compactor import gpu
-from compactor.backend import Loader, Lowered, Session
+from compactor.backend import Loader, Lowered, Session, require
 from compactor.backends.feeds import describe_shapes
 from compactor.backends.onnx.backend import MODEL, open_onnx
 from compactor.backends.onnx.export import write_onnx
 from compactor.backends.onnx.runtime import CUDA
-from compactor.errors import UnsupportedError
 from compactor.ir.program import Program
 from compactor.ir.quantplan import QuantRules
-from compactor.target import Target
+from compactor.target import Target, lacking
 
 PACKAGE = "onnxruntime-gpu"
 
@@ -41,15 +40,11 @@ class CudaBackend:
         """Reasons why this Program cannot be lowered for the target."""
         if program.precision in ("int8", "bfloat16"):
             return [f"ONNX Runtime's CUDA provider has no {program.precision} kernels for what models are made of"]
-        if program.precision not in target.precisions:
-            return [f"{target.name} does not run {program.precision}, only {', '.join(target.precisions)}"]
-        return []
+        return lacking(target, program.precision)
 
     def lower(self, program: Program, target: Target, folder: Path) -> Lowered:
         """Write ``model.onnx``. Raises `MissingRuntimeError` or `UnsupportedError`."""
-        reasons = self.supports(program, target)
-        if reasons:
-            raise UnsupportedError(reasons[0], "choose another precision or target")
+        require(self, program, target)
         origins = write_onnx(program, folder / MODEL)
         options: dict[str, str | int | float | bool] = {"shapes": describe_shapes(program), "provider": CUDA}
         return Lowered(self.name, folder, (MODEL,), program.precision, options, origins)

@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 
 from torch import Tensor
 
-from compactor.backend import Executed, Loader, Lowered, Session
+from compactor.backend import Executed, Loader, Lowered, Session, require
 from compactor.backends.feeds import describe_shapes
 from compactor.backends.onnx.export import write_onnx
 from compactor.backends.openvino import npu
@@ -16,12 +16,11 @@ from compactor.backends.openvino.packed import pack_weights
 from compactor.backends.openvino.runtime import compile_model, core
 from compactor.backends.openvino.session import OpenVINOSession
 from compactor.backends.shapes import nominal_shapes
-from compactor.errors import UnsupportedError
 from compactor.ir.program import Program
 from compactor.ir.quantplan import QuantRules
 from compactor.ir.weightonly import packable
 from compactor.ir.widen import widen
-from compactor.target import Target
+from compactor.target import Target, lacking
 
 MODEL = "model.xml", "model.bin"
 _HINTS = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
@@ -42,16 +41,11 @@ class OpenVINOBackend:
 
     def supports(self, program: Program, target: Target) -> list[str]:
         """Reasons why this Program cannot be lowered for the target."""
-        missing = [p for p in program.arithmetic.split("+") if p not in target.precisions]
-        if missing:
-            return [f"{target.name} does not run {missing[0]}, only {', '.join(target.precisions)}"]
-        return []
+        return lacking(target, *program.arithmetic.split("+"))
 
     def lower(self, program: Program, target: Target, folder: Path) -> Lowered:
         """Write the IR. Raises `MissingRuntimeError`, or `UnsupportedError` naming a node that an NPU cannot run."""
-        reasons = self.supports(program, target)
-        if reasons:
-            raise UnsupportedError(reasons[0], "choose another precision or target")
+        require(self, program, target)
         read, options = core().read_model, self._options(program, target)
         with TemporaryDirectory(dir=folder, prefix=".onnx-") as temporary:
             path = Path(temporary) / "model.onnx"

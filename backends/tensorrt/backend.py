@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from compactor.backend import Loader, Lowered, Session
+from compactor.backend import Loader, Lowered, Session, require
 from compactor.backends.feeds import describe_shapes
 from compactor.backends.onnx.backend import open_onnx
 from compactor.backends.onnx.export import write_onnx
@@ -14,11 +14,11 @@ from compactor.backends.onnx.qdq import transpose_weights
 from compactor.backends.shapes import nominal_shapes
 from compactor.backends.tensorrt.narrow import halve_scales, narrow
 from compactor.backends.tensorrt.rules import check_quantizers
-from compactor.errors import MissingRuntimeError, UnsupportedError
+from compactor.errors import MissingRuntimeError
 from compactor.ir.program import Program
 from compactor.ir.quantplan import QuantRules
 from compactor.ir.weightonly import packable
-from compactor.target import Target
+from compactor.target import Target, lacking
 
 MODEL, BUILDER, SETTINGS = "model.onnx", "build_engine.py", "build.json"
 
@@ -43,18 +43,14 @@ class TensorRTBackend:
             return ["no runtime here has bfloat16 kernels to check the ONNX file with"]
         if packable(program):
             return ["weights of 4 bits are not lowered for TensorRT"]
-        if program.precision not in target.precisions:
-            return [f"{target.name} does not run {program.precision}, only {', '.join(target.precisions)}"]
-        return []
+        return lacking(target, program.precision)
 
     def lower(self, program: Program, target: Target, folder: Path) -> Lowered:
         """Write ``model.onnx``, ``build_engine.py`` and ``build.json``.
 
         Raises `MissingRuntimeError`, or `UnsupportedError` naming a quantizer that TensorRT would refuse.
         """
-        reasons = self.supports(program, target)
-        if reasons:
-            raise UnsupportedError(reasons[0], "choose another precision or target")
+        require(self, program, target)
         mixed = program.precision == "int8" and "float16" in target.precisions
         write_onnx(narrow(program) if mixed else program, folder / MODEL, rewrite=_mixed if mixed else check_quantizers)
         shapes = describe_shapes(program)

@@ -114,6 +114,7 @@ class QuantRules:
         runtime: its name.
         signed: activations must be int8 with zero point 0.
         weight_bits: of weights that it stores in so many, beside exact activations.
+        smooth: SmoothQuant's factors may stay in the graph.
 
     Every runtime here wants symmetric weights with one scale or one per output channel, one scale per activation, and
     no quantized bias.
@@ -122,6 +123,7 @@ class QuantRules:
     runtime: str
     signed: bool = False
     weight_bits: tuple[int, ...] = ()
+    smooth: bool = True
 
     def broken(self, quantizer: Quantizer) -> Iterator[str]:
         """What is wrong with a quantizer."""

@@ -13,7 +13,7 @@ from compactor.passes.quantize.judge import Judge
 from compactor.passes.quantize.sensitivity import ranked, relieved, runner
 from compactor.pipeline.context import PassContext
 from compactor.pipeline.passes import Pass, PassConfig, PassResult
-from compactor.target import Target
+from compactor.target import Target, lacking
 
 
 class PtqConfig(CalibrationConfig):
@@ -70,8 +70,7 @@ class PostTrainingQuantization(Pass):
 
 def integers(target: Target) -> list[str]:
     """Why a target cannot use int8, if so."""
-    known = ", ".join(target.precisions)
-    return [] if "int8" in target.precisions else [f"{target.name} does not run int8, only {known}"]
+    return lacking(target, "int8")
 
 
 def counts(plan: QuantPlan) -> dict[str, int]:
