@@ -155,7 +155,7 @@ def test_an_unknown_kernel_is_named_and_widens_the_interval(target: ProfileTarge
     odd = replace(known[0], kind=UNKNOWN, node="strange")
     sure, unsure = (target.predict(k, target.precisions[-1]) for k in (known, [*known[1:], odd]))
     assert unsure.p50 == pytest.approx(sure.p50, rel=1e-9), "counted by its traffic"
-    assert unsure.low <= sure.low and unsure.high > sure.high  # type: ignore[operator]
+    assert unsure.low <= sure.low * (1 + 1e-9) and unsure.high > sure.high  # type: ignore[operator]
     assert unsure.low >= target.floor([*known[1:], odd]) * (1 - 1e-9)  # type: ignore[operator]
     assert sure.warning is None and unsure.warning == f"no model for 1 of {len(known)} kernels: strange"
 
