@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from compactor.backend import Session
 from compactor.budget import Budget
 from compactor.data import DataSource
 from compactor.ir.program import Program
@@ -57,12 +58,17 @@ def context(
     )  # fmt: skip
 
 
-def in_turns(programs: Mapping[str, Program], ctx: PassContext) -> dict[str, float]:
-    """Milliseconds of each at the median, batch 1, lowered in float32 and timed in turns."""
+def opened(programs: Mapping[str, Program], ctx: PassContext, batch: int | None = None) -> dict[str, Session]:
+    """Each as lowered for the target, for any batch or for one alone."""
     sessions = {}
     for name, program in programs.items():
         folder = ctx.workspace / f"lowered-{name}"
         folder.mkdir(exist_ok=True)
-        sessions[name] = ctx.backend.open(ctx.backend.lower(program, ctx.target, folder), batch=1)
-    found = ctx.target.compare(sessions, ctx.teacher.example_inputs(1))
+        sessions[name] = ctx.backend.open(ctx.backend.lower(program, ctx.target, folder), batch=batch)
+    return sessions
+
+
+def in_turns(programs: Mapping[str, Program], ctx: PassContext) -> dict[str, float]:
+    """Milliseconds of each at the median, batch 1, timed in turns."""
+    found = ctx.target.compare(opened(programs, ctx, 1), ctx.teacher.example_inputs(1))
     return {name: round(latency.p50, 4) for name, latency in found.items()}

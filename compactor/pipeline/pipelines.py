@@ -14,7 +14,7 @@ CPU = {
     "quick": "canonicalize,fold_batchnorm,quantize.fastest",
     "balanced": "canonicalize,search.uniform,distill.logits,fold_batchnorm,quantize.fastest",
     "max": "canonicalize,prune.cofi,distill.assistant{ratio=10.0},distill.ted{logits_if=unshared},fold_batchnorm,"
-    "quantize.fastest",
+    "quantize.mixed,quantize.qat{calibrate=false}",
 }
 TENSORRT = dict(CPU)
 NPU = dict(CPU)

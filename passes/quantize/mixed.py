@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from compactor.budget import Budget
 from compactor.errors import UnsupportedError
 from compactor.ir.program import Program
 from compactor.ir.quantizing import quantized
@@ -19,7 +18,6 @@ from compactor.passes.quantize.payoff import Payoff
 from compactor.passes.quantize.ptq import integers
 from compactor.pipeline.context import PassContext
 from compactor.pipeline.passes import PassConfig, PassResult
-from compactor.target import Target
 
 
 class MixedConfig(FastestConfig):
@@ -43,10 +41,6 @@ class Mixed(Fastest):
     needs: ClassVar[dict[str, str]] = {"nncf": "quantize"}
     Config: ClassVar[type[PassConfig]] = MixedConfig
 
-    def refuses(self, program: Program, target: Target, budget: Budget) -> list[str]:
-        """Devices without integers."""
-        return integers(target)
-
     def run(self, program: Program, ctx: PassContext) -> PassResult:
         """Choose. Raises `UnsupportedError` when nothing can be made, and what `calibrated` raises for bad data."""
         judge = Judge.of(ctx, self.config.dev_samples)
@@ -65,6 +59,8 @@ class Mixed(Fastest):
         self, program: Program, floats: Sequence[Candidate], floor: float, judge: Judge, ctx: PassContext
     ) -> Mixing:
         """Calibrated, with the fastest float precision that this runtime computes in between quantizers."""
+        if obstacles := integers(ctx.target):
+            raise UnsupportedError(obstacles[0], "choose among its float precisions")
         found = calibrated(program, ctx, CalibrationConfig(samples=self.config.samples))
         whole = quantized(found.program, found.plan)
 

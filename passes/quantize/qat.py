@@ -7,7 +7,7 @@ from pydantic import Field
 
 from compactor.budget import Budget
 from compactor.ir.program import Program
-from compactor.ir.quantizing import quantized
+from compactor.ir.quantizing import quantized, split
 from compactor.ir.quantplan import QuantPlan
 from compactor.passes.distill import recipe as recipes
 from compactor.passes.distill.logits import LogitsConfig, LogitsDistillation
@@ -37,6 +37,9 @@ class QatConfig(LogitsConfig, CalibrationConfig):
     The loss is by rank (`losses.top_k`) unless another is chosen.
     """
 
+    calibrate: bool = Field(
+        True, description="false: train the quantizers that the model has, and leave a model without any as it is"
+    )
     temperature: float = Field(1.0, gt=0, description="softens teacher and student")
     loss: Literal["kl", "dkd", "topk"] = Field("topk", description="Hinton's divergence, the decoupled, or by rank")
     attention_maps: float = Field(0.0, ge=0, description="weight of the attention maps; the teacher runs every step")
@@ -49,25 +52,33 @@ class QuantizationAwareTraining(LogitsDistillation):
     The graph trained is the deployed one: batch norms folded, quantizers where the plan has them. The result is the
     state that scores best on ``dev``, as `quantize.ptq` would store it, or `quantize.ptq`'s own where training does not
     better it. Weights of fewer bits are stored as int8: they show what these cost, and run no faster.
+    With ``calibrate=false`` the plan is the Program's own, as `quantize.ptq` or `quantize.mixed` left it.
     Raises what `calibrated` raises, before any training, and `DivergedError`.
     """
 
     name: ClassVar[str] = "quantize.qat"
     version: ClassVar[int] = 2
     requires: ClassVar[frozenset[str]] = frozenset({"canonical", "batchnorm_folded"})
-    ensures: ClassVar[frozenset[str]] = frozenset({"quantized", "trained"})
-    after: ClassVar[tuple[str, ...]] = ("canonicalize", "search", "prune", "distill", "fold_batchnorm")
+    ensures: ClassVar[frozenset[str]] = frozenset({"trained"})
+    after: ClassVar[tuple[str, ...]] = (
+        "canonicalize", "search", "prune", "distill", "fold_batchnorm", "quantize.ptq", "quantize.mixed",
+    )  # fmt: skip
     before: ClassVar[tuple[str, ...]] = ()
     needs: ClassVar[dict[str, str]] = {"nncf": "quantize"}
     Config: ClassVar[type[PassConfig]] = QatConfig
 
     def refuses(self, program: Program, target: Target, budget: Budget) -> list[str]:
-        """Devices without integers."""
-        return integers(target)
+        """Devices without integers, where it is to bring them."""
+        return integers(target) if self.config.calibrate else []
 
     def run(self, program: Program, ctx: PassContext) -> PassResult:
         """Calibrate and train. Metrics: those of `distill.logits` and `quantize.ptq`."""
-        found = calibrated(program, ctx, self.config)
+        if self.config.calibrate:
+            found = calibrated(program, ctx, self.config)
+        elif program.precision == "int8":
+            found = Calibrated(*split(program), {"given": True})
+        else:
+            return PassResult(program, False, {"skipped": f"the model is {program.precision}"})
         train = augmented(ctx, self.config.variants)
         ctx = replace(ctx, data=replace(ctx.data, train=train))
         teacher = Teacher(ctx.teacher)
@@ -84,7 +95,7 @@ class QuantizationAwareTraining(LogitsDistillation):
         trained, plan = _at(found, state)
         plan.check(ctx.backend.rules)
         metrics = {**facts, **counts(plan), "calibration": found.facts}
-        return PassResult(quantized(trained, plan), True, metrics)
+        return PassResult(quantized(trained, plan).evolve(between=program.between), True, metrics)
 
     def _inside(self, program: Program, ctx: PassContext) -> Inside | None:
         """What is compared inside: with the teacher folded like the student, so that they share their names."""

@@ -10,7 +10,6 @@ import pytest
 from compactor import parity, scoring
 from compactor.backends.onnx.backend import OnnxBackend
 from compactor.backends.openvino.backend import OpenVINOBackend
-from compactor.budget import Budget
 from compactor.errors import UsageError
 from compactor.ir.kernels import Kernel
 from compactor.ir.program import Program
@@ -160,9 +159,18 @@ def test_same_seed_same_choice(tmp_path: Path) -> None:
     assert made[0][0].fingerprint == made[1][0].fingerprint and made[0][1] == made[1][1]
 
 
+def test_without_integers_the_fastest_float_is_chosen(tmp_path: Path) -> None:
+    whole, device = prepared("resnet_b"), Device(times={"float32": 2.0, "bfloat16": 1.0})
+    ctx = replace(context(whole, tmp_path), target=device)  # type: ignore[arg-type]
+    assert not Mixed().refuses(whole, ctx.target, ctx.budget)
+    result = Mixed(FAST).run(whole, ctx)
+    assert result.program.precision == "bfloat16"
+    reasons = {c["precision"]: c["reason"] for c in result.metrics["candidates"]}
+    assert "does not run int8" in reasons["int8"]
+
+
 def test_refusals(tmp_path: Path) -> None:
     whole = prepared("resnet_b")
-    assert Mixed().refuses(whole, Device(times={"float32": 1.0}), Budget())  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=r"bfloat16 already\n.*quantize\.mixed"):
         Mixed().run(whole.evolve(precision="bfloat16"), context(whole, tmp_path))
 

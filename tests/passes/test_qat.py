@@ -18,6 +18,7 @@ from compactor.budget import Budget
 from compactor.data import DataSource
 from compactor.errors import InputError, UnsupportedError, UsageError
 from compactor.ir.program import Program
+from compactor.ir.quantizing import quantized, split
 from compactor.ir.verify import verify
 from compactor.passes.canonicalize.canonicalize import canonical
 from compactor.passes.canonicalize.fold_batchnorm import folded_program
@@ -205,7 +206,29 @@ def test_a_device_without_integers_is_refused_before_any_work(kind: type[Pass]) 
     assert not step.refuses(whole, Device(), budget)
 
 
-def test_what_is_quantized_already_is_refused(tmp_path: Path) -> None:
+def test_a_plan_that_is_there_is_trained(tmp_path: Path) -> None:
+    ctx = around("convolutional", tmp_path)
+    given = PostTrainingQuantization(PtqConfig(samples=8, bits=3)).run(folded(ctx.teacher), ctx).program
+    exact, plan = split(given)
+    last = list(plan)[-1].edges[0].node
+    given = quantized(exact, plan.without([last])).evolve(between="bfloat16")
+    step = QuantizationAwareTraining(QatConfig(**{**FAST, "epochs": 8, "lr": 1e-3}, calibrate=False))
+    result = step.run(given, ctx)
+    assert result.program.arithmetic == "int8+bfloat16"
+    before, after = ([(q.source, q.edges, q.bits) for q in p.quantization] for p in (given, result.program))
+    assert before == after
+    assert distance(result.program, ctx.teacher, ctx.data) < 0.9 * distance(given, ctx.teacher, ctx.data)
+
+
+def test_a_float_model_without_a_plan_is_left_alone(tmp_path: Path) -> None:
+    ctx = around("convolutional", tmp_path)
+    step, whole = QuantizationAwareTraining(QatConfig(**FAST, calibrate=False)), folded(ctx.teacher)
+    assert not step.refuses(whole, Device(times={"float32": 1.0}), Budget())
+    result = step.run(whole, ctx)
+    assert result.program is whole and result.metrics == {"skipped": "the model is float32"}
+
+
+def test_what_is_quantized_already_is_not_calibrated_again(tmp_path: Path) -> None:
     ctx = around("convolutional", tmp_path)
     once = PostTrainingQuantization(PtqConfig(samples=8)).run(folded(ctx.teacher), ctx).program
     with pytest.raises(UsageError, match="int8 already"):
