@@ -70,17 +70,36 @@ def _case(folder: Path) -> end_to_end.Case:
 def test_comparison(folder: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        result = end_to_end.compare(_case(folder), folder / "artifact", rounds=2)
+        result = end_to_end.compare(_case(folder), {"student": folder / "artifact"}, rounds=2)
     rows = result["contenders"]
     assert list(rows) == ["teacher float32", "teacher bfloat16", "teacher NNCF int8", "student"]
     assert rows["teacher float32"]["accuracy"] == rows["student"]["accuracy"] == 100
     assert rows["teacher NNCF int8"]["accuracy"] > 50
     assert all(0 < row["latency_ms"]["p50"] <= row["latency_ms"]["p99"] for row in rows.values())
-    result["build"] = {"seconds": 60.0}
-    bars = end_to_end.verdict(result)
+    result |= {"benchmark": "tiny", "builds": {"student": {"seconds": 60.0}}}
+    asked = end_to_end.Bars({"tiny": 4.0}, 1.5, 40.0, over_peer=1e3)
+    bars = end_to_end.verdict(result, asked)
     assert bars["drop"] == {"bar": 1.5, "value": 0.0, "passed": True}
     assert not bars["speedup"]["passed"] and bars["build_minutes"]["value"] == 1.0
+    assert not bars["over_peer"]["passed"]
     assert "student" in end_to_end.table({**result, "bars": bars})
+
+
+def test_the_fastest_student_within_the_drop_counts() -> None:
+    def row(speedup: float, accuracy: float) -> dict[str, float]:
+        return {"speedup": speedup, "accuracy": accuracy}
+
+    students = {"a": row(6, 90), "b": row(9, 89), "c": row(12, 87.5)}
+    rows = {"teacher": row(1, 90), "peer": row(2, 90), "other": row(3, 90), **students}
+    builds = {name: {"seconds": 60.0 * i} for i, name in enumerate(students)}
+    found = end_to_end.verdict(
+        {"benchmark": "x", "contenders": rows, "builds": builds}, end_to_end.Bars({"x": 8.0}, 1.0, 5.0, over_peer=3.0)
+    )
+    assert {key: bar["value"] for key, bar in found.items()} == {
+        "speedup": 9, "drop": 1, "build_minutes": 2, "over_peer": 3,
+    }  # fmt: skip
+    assert end_to_end.curve(rows, students) == {"0.5": 6, "1": 9, "2": 9, "3": 12}
+    assert end_to_end.curve(rows, ["c"])["2"] is None
 
 
 def test_cifar10_splits_do_not_overlap(shared: Path, tmp_path: Path) -> None:
