@@ -45,7 +45,8 @@ class PassContext:
     """The surroundings of one pass run.
 
     ``workspace`` is the stage's own folder: it survives a kill, so checkpoints go there; it is removed once the stage
-    result is stored. ``effort`` is quick, balanced or max.
+    result is stored. ``outputs`` is where outputs of teachers are kept for all stages and builds, else the workspace.
+    ``effort`` is quick, balanced or max.
     """
 
     teacher: "Program"
@@ -58,6 +59,7 @@ class PassContext:
     effort: str = "balanced"
     progress: Progress = field(default_factory=Silent)
     ledger: "Callable[[Program, Callable[[], Latency]], Latency] | None" = None
+    outputs: Path | None = None
 
     def apply(self, program: "Program", steps: Iterable[tuple[str, Mapping[str, object]]]) -> "Program":
         """The Program after these passes, by name with their options; nothing is checked, recorded or stored."""

@@ -66,7 +66,7 @@ class PassManager:
             if known is not None:
                 return known, True
             workspace = self.store.workspace(key)
-            program, record = stage.run(replace(stage.ctx, workspace=workspace))
+            program, record = stage.run(replace(stage.ctx, workspace=workspace, outputs=self.store.outputs()))
             return self.store.save(key, program, record), False
 
 

@@ -49,7 +49,8 @@ class Store:
     """A folder of stage results.
 
     ``results/KEY/`` holds ``program.pt2`` and ``result.json`` (with the hash of the archive), ``work/KEY/`` the
-    checkpoints of a stage that is under way. Only whole results are ever visible.
+    checkpoints of a stage that is under way, ``outputs`` what teachers said of samples. Only whole results are ever
+    visible.
     """
 
     def __init__(self, root: Path | None = None) -> None:
@@ -65,6 +66,12 @@ class Store:
     def workspace(self, key: str) -> Path:
         """The stage's own folder for checkpoints: survives a kill, goes when the result is stored."""
         folder = self.root / "work" / key
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def outputs(self) -> Path:
+        """The folder of teachers' outputs, which all stages and builds share."""
+        folder = self.root / "outputs"
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
@@ -108,19 +115,27 @@ class Store:
     def prune(self, limit_bytes: int = _LIMIT_BYTES, limit_days: float = _LIMIT_DAYS) -> list[Path]:
         """Remove what was not used for ``limit_days``, then the least recently used beyond ``limit_bytes``.
 
-        Returns the removed folders. Temporary folders and checkpoints that nobody came back to go too.
+        Returns what was removed. Temporary folders and checkpoints that nobody came back to go too.
         """
         now = time.time()
         doomed = [f for f in self.root.glob("tmp/*") if _age_days(f, now) > _ABANDONED_DAYS]
         doomed += [f for f in self.root.glob("work/*") if _age_days(f, now) > limit_days]
         total = 0
-        for folder in sorted(self.root.glob("results/*/*"), key=lambda f: -f.stat().st_mtime):
-            total += sum(f.stat().st_size for f in folder.iterdir())
-            if total > limit_bytes or _age_days(folder, now) > limit_days:
-                doomed.append(folder)
-        for folder in doomed:
-            shutil.rmtree(folder, ignore_errors=True)
+        kept = [*self.root.glob("results/*/*"), *self.root.glob("outputs/*.outputs")]
+        for entry in sorted(kept, key=lambda f: -f.stat().st_mtime):
+            total += sum(f.stat().st_size for f in (entry.iterdir() if entry.is_dir() else [entry]))
+            if total > limit_bytes or _age_days(entry, now) > limit_days:
+                doomed.append(entry)
+        for entry in doomed:
+            _remove(entry)
         return doomed
+
+
+def _remove(entry: Path) -> None:
+    if entry.is_dir():
+        shutil.rmtree(entry, ignore_errors=True)
+    else:
+        entry.unlink(missing_ok=True)
 
 
 def _age_days(folder: Path, now: float) -> float:

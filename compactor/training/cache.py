@@ -1,10 +1,11 @@
-"""Outputs of a teacher, computed once per sample and view and kept in the stage's workspace."""
+"""Outputs of a teacher, computed once per sample and view and kept on disk."""
 
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from compactor.data import Split
@@ -56,16 +57,19 @@ def outputs(
 ) -> Tensor:
     """The teacher's logits of every sample of ``split``, (N, ..., classes), or what is ``kept`` of them, in its order.
 
-    They stay in ``folder / name.outputs``: asked again for the same teacher and data, the teacher does not run.
+    They stay in ``folder``: asked again for the same teacher and data, by whatever process, the teacher does not run.
     ``name`` and ``drawn`` must say all about the view and what is kept.
     """
-    path = folder / f"{name}.outputs"
     identity = f"{teacher.fingerprint} {split.fingerprint} {name} {drawn} {teacher.reduced}"
     key = hashlib.sha256(identity.encode()).hexdigest()
-    stored = checkpoint.load(path, key)
-    if stored is None:
-        stored = {"key": key, "outputs": _compute(teacher, split, view, kept, batch, name, progress or Silent())}
-        checkpoint.save(path, stored)
+    path = folder / f"{key}.outputs"
+    with FileLock(path.with_suffix(".lock")):
+        stored = checkpoint.load(path, key)
+        if stored is None:
+            stored = {"key": key, "outputs": _compute(teacher, split, view, kept, batch, name, progress or Silent())}
+            checkpoint.save(path, stored)
+        else:
+            path.touch()
     found: Tensor = stored["outputs"]
     return found
 

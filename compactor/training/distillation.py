@@ -128,13 +128,13 @@ class Distillation:
 
     ``term`` takes the place of the plain divergence. Of token-wise logits (N, T, classes) those that the input ``mask``
     hides do not count. Epoch e shows view e mod ``count``. With ``keep`` the teacher answers once for each sample and
-    view and its outputs, or ``draws`` from them, stay in ``workspace``; without, when they would not fit `KEPT_BYTES`,
+    view and its outputs, or ``draws`` from them, stay in ``folder``; without, when they would not fit `KEPT_BYTES`,
     or when they are token-wise and not all of one length, it runs in every step.
     """
 
     teacher: Teacher
     split: Split
-    workspace: Path
+    folder: Path
     temperature: float = 4.0
     label_weight: float = 0.0
     term: Term | None = None
@@ -206,7 +206,7 @@ class Distillation:
             self._outputs[view] = outputs(
                 self.teacher,
                 self.split,
-                self.workspace,
+                self.folder,
                 name=f"view{view}",
                 drawn=drawn,
                 view=lambda inputs, indices: self._seen(inputs, indices, view),

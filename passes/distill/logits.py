@@ -76,7 +76,7 @@ class LogitsDistillation(StudentPass):
         return Distillation(
             teacher=teacher,
             split=ctx.data.train,
-            workspace=ctx.workspace,
+            folder=ctx.outputs or ctx.workspace,
             temperature=config.temperature,
             label_weight=config.label_weight,
             term=self.term(),

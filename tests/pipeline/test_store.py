@@ -79,6 +79,16 @@ def test_prune_keeps_the_most_recently_used(tmp_path: Path) -> None:
     assert all(store.load(k) is None for k in keys)
 
 
+def test_outputs_of_teachers_are_shared_and_pruned(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    files = [store.outputs() / f"{name}.outputs" for name in "ab"]
+    for age, file in enumerate(files):
+        file.write_bytes(bytes(100))
+        os.utime(file, (time.time() - 100 * age,) * 2)
+    assert store.prune(limit_bytes=150) == [files[1]] and files[0].exists()
+    assert store.prune(limit_days=0) == [files[0]] and not files[0].exists()
+
+
 def test_default_root_is_the_environment_s(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("COMPACTOR_STORE", str(tmp_path))
     assert default_root() == tmp_path

@@ -67,6 +67,26 @@ def test_the_same_seed_gives_the_same_fingerprint(teacher: Program, tmp_path: Pa
     assert found[0].metrics == found[1].metrics
 
 
+def test_the_next_student_does_not_ask_the_teacher_again(teacher: Program, tmp_path: Path) -> None:
+    class Told:
+        asked = False
+
+        def update(self, done: int, total: int, text: str = "") -> None:
+            self.asked = self.asked or "teacher outputs" in text
+
+        def note(self, text: str) -> None:
+            """Nothing."""
+
+    asked = []
+    for name, width in (("a", 4), ("b", 2)):
+        (tmp_path / name).mkdir()
+        told = Told()
+        ctx = context(teacher, source(), tmp_path / name, progress=told, outputs=tmp_path)
+        assert distil(program(network(width)), ctx, epochs=1).metrics["steps"]
+        asked.append(told.asked)
+    assert asked == [True, False]
+
+
 def test_interrupted_and_run_again(teacher: Program, tmp_path: Path) -> None:
     class Stop:
         def __init__(self, at: int) -> None:
