@@ -88,13 +88,20 @@ class Aim:
             )
 
     def sliced(self, program: Program, chooser: Chooser, rounds: int) -> tuple[Program, Subnet]:
-        """The student of the chooser's largest subnet that meets both; chosen again where a measurement corrects."""
+        """The student of the chooser's largest subnet that meets both; chosen again where a measurement corrects.
+
+        When the rounds are over before measurements agree, the largest that was measured to meet them.
+        """
+        tried: list[tuple[Program, Subnet]] = []
         for _ in range(rounds):
             subnet = chooser.largest(self._cost, self.constraint.limit)
-            student = slice_program(program, subnet)
-            if self.constraint.kind != "latency" or not self.goal.ruler.correct(student, self.space.kernels(subnet)):
-                break
-        return student, subnet
+            tried.append((slice_program(program, subnet), subnet))
+            if self.constraint.kind != "latency" or not self.goal.ruler.correct(
+                tried[-1][0], self.space.kernels(subnet)
+            ):
+                return tried[-1]
+        fitting = [t for t in tried if self._cost(t[1]) <= self.constraint.limit]
+        return max(fitting, key=self._costs) if fitting else min(tried, key=self._costs)
 
     def skipped(self) -> dict[str, object]:
         """Why nothing was done, for the pass's record."""
@@ -115,6 +122,9 @@ class Aim:
 
     def _fits(self, subnet: Subnet) -> bool:
         return self.goal.fits_size(Option(self.space, subnet))
+
+    def _costs(self, tried: tuple[Program, Subnet]) -> float:
+        return self._cost(tried[1])
 
     def _cost(self, subnet: Subnet) -> float:
         return self.constraint.cost(subnet) if self._fits(subnet) else math.inf

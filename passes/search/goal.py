@@ -119,13 +119,22 @@ class Goal:
         Raises `UsageError` with the closest reachable latency when none does.
         """
         options = [o for o in options if self.fits_size(o)]
+        tried: list[Option] = []
         for _ in range(self._config.rounds):
             goal = self.milliseconds(options if among is None else among)
             chosen, latency, precision = self._first(options, goal)
+            tried.append(chosen)
             student = slice_program(self._program, chosen.subnet)
             if not self.ruler.correct(student, chosen.kernels):
-                break
-        return Choice(student, chosen, latency, precision, goal)
+                return Choice(student, chosen, latency, precision, goal)
+        return self._met(tried, options, options if among is None else among)
+
+    def _met(self, tried: Sequence[Option], options: Sequence[Option], among: Sequence[Option]) -> Choice:
+        """When the rounds are over before measurements agree: the first option that was measured to meet the goal."""
+        goal, timed = self.milliseconds(among), {id(o): self.ruler.fastest(o.kernels) for o in tried}
+        chosen = next((o for o in options if id(o) in timed and timed[id(o)][0] <= goal), None)
+        chosen = chosen or min(tried, key=lambda o: timed[id(o)][0])
+        return Choice(slice_program(self._program, chosen.subnet), chosen, *timed[id(chosen)], goal)
 
     def _first(self, options: Sequence[Option], goal: float) -> tuple[Option, float, str]:
         latencies = [self.ruler.fastest(o.kernels) for o in options]
