@@ -27,6 +27,7 @@ class ConstraintConfig(RangeConfig):
 
     constraint: Kind = Field("latency", description="what to meet: latency, size (the size budget) or macs")
     hidden: bool = Field(True, description="let the residual axis of transformers shrink too")
+    width: bool = Field(True, description="remove units of axis groups")
     depth: bool = Field(True, description="remove blocks")
 
 
@@ -174,4 +175,4 @@ def _constraint(
 
 def prunable(space: SearchSpace, config: ConstraintConfig) -> list[AxisGroup]:
     """The groups that may shrink."""
-    return [g for g in space.groups if config.hidden or g.kind != "hidden"]
+    return [g for g in space.groups if config.width and (config.hidden or g.kind != "hidden")]

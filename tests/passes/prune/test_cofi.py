@@ -114,6 +114,14 @@ def test_depth_and_hidden_can_be_kept(tmp_path: Path) -> None:
     assert not set(kept["kept"]) & {g.name for g in space.groups if g.kind == "hidden"}
 
 
+def test_blocks_alone(tmp_path: Path) -> None:
+    model = teacher("resnet_b")
+    ctx = around(model, tmp_path)
+    found = prune(model, ctx, width=False, latency=latency(model, ctx, 0.8)).metrics
+    assert found["subnet"]["dropped"] and not found["subnet"]["kept"]
+    assert found["achieved"] <= found["asked"]
+
+
 def test_a_constraint_that_is_met_changes_nothing(tmp_path: Path) -> None:
     model = teacher("vit")
     result = prune(model, around(model, tmp_path, budget=Budget(latency="1s")))
