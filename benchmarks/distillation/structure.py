@@ -29,7 +29,8 @@ BARS = {"sst2": ((3.0, 1.0), (6.0, 3.0)), "cifar10": ((2.5, 1.0), (4.0, 2.5))}
 
 PIPELINES = {
     "sst2": "canonicalize,prune.cofi{speedup=SPEEDUP,hidden=false,prune_epochs=1,epochs=2,variants=2},fold_batchnorm",
-    "cifar10": "canonicalize,prune.cofi{speedup=SPEEDUP,margin=0.95,width=false,prune_epochs=2,epochs=40,views=8},fold_batchnorm",
+    "cifar10": "canonicalize,prune.cofi{speedup=SPEEDUP,margin=0.95,width=false,prune_epochs=2,epochs=40,views=8},"
+    "fold_batchnorm",
 }
 """Up to an hour a student on one core; the efforts of `prune.cofi` itself take longer."""
 
