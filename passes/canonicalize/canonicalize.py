@@ -41,6 +41,7 @@ class Canonicalize(Pass):
     """
 
     name: ClassVar[str] = "canonicalize"
+    version: ClassVar[int] = 2
     exact: ClassVar[bool] = True
     ensures: ClassVar[frozenset[str]] = frozenset({"canonical"})
 

@@ -1,22 +1,41 @@
-"""Boolean masks as `transformers` builds them: gathers by ``arange``, conditions that always hold."""
+"""Masks as `transformers` builds them: gathers by ``arange``, conditions that always hold, the least of all floats."""
 
+import math
 from typing import Any
 
+import torch
 from torch import fx
 
 from compactor.ir.graphs import aten
 from compactor.passes.canonicalize.draft import Draft
 
+_LIMIT = torch.finfo(torch.bfloat16).max
+_FILLS = (aten.masked_fill.Scalar, aten.where.ScalarSelf, aten.where.ScalarOther)
+
 
 def simplify_masks(draft: Draft) -> int:
-    """Turn gathers by ``arange`` into axis insertions, and drop conditions that are true everywhere."""
+    """Turn gathers by ``arange`` into axis insertions, drop conditions that always hold, bound what is filled in."""
     count = 0
     for node in list(draft.graph.nodes):
         made = _as_unsqueezes(node, draft) or _other_side(node, draft)
         if made is not None:
             draft.replace(node, made)
-        count += made is not None or _drop_expand(node, draft)
+        count += made is not None or _drop_expand(node, draft) or _bound(node)
     return count
+
+
+def _bound(node: fx.Node) -> bool:
+    """The least float32 stands for minus infinity; bfloat16, in which models are trained, has none so small."""
+    if node.target not in _FILLS:
+        return False
+    args = tuple(max(-_LIMIT, min(_LIMIT, a)) if isinstance(a, float) and _too_large(a) else a for a in node.args)
+    changed = args != node.args
+    node.args = args
+    return changed
+
+
+def _too_large(value: float) -> bool:
+    return math.isfinite(value) and abs(value) > _LIMIT
 
 
 def _as_unsqueezes(node: fx.Node, draft: Draft) -> fx.Node | None:

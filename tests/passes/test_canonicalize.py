@@ -318,6 +318,20 @@ def test_a_computed_weight_that_something_else_reads_stays() -> None:
     assert "exp.default" in targets(result)
 
 
+def test_what_fills_masks_fits_bfloat16() -> None:
+    least = torch.finfo(torch.float32).min
+
+    def filled(x: Tensor) -> Tensor:
+        return torch.softmax(torch.where(x < 0.9, x.masked_fill(x > 0.5, least), least), -1)
+
+    before = traced(filled, 2, 6)
+    after, _, _ = canonical(before)
+    assert error(before, after) <= 1e-6
+    with torch.autocast("cpu", torch.bfloat16):
+        found = after.module()(torch.rand(2, 6).bfloat16())[0]
+    assert found.isfinite().all()
+
+
 def test_one_known_index_is_a_slice() -> None:
     def function(x: Tensor) -> Tensor:
         return x[:, [-2]] + x[:, [0, 1, 2]].sum(1, True)
