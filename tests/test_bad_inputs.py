@@ -284,6 +284,7 @@ def test_drop_without_data(refuse: Any, bench: Bench) -> None:
 # -- disk and folders ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("place", "share"), [("--output", 0.1), ("--store", 0.1), ("TMPDIR", 0.1), ("TMPDIR", 1.5)])
 def test_full_disk(bench: Bench, place: str, share: float) -> None:
     """``share`` of what the teacher takes fits: at 1.5 the ONNX file does, and the IR that is made from it does not."""
@@ -304,6 +305,7 @@ def test_full_disk(bench: Bench, place: str, share: float) -> None:
         assert not [p for p in folder.rglob("*") if p.is_file() and not p.name.endswith(".lock")]
 
 
+@pytest.mark.slow
 def test_file_size_limit(bench: Bench) -> None:
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))

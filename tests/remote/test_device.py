@@ -67,6 +67,7 @@ def test_build_measures_both_there(device: Server, tmp_path: Path, capsys: pytes
     assert "faster" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_profile_and_measure(device: Server, capsys: pytest.CaptureFixture[str]) -> None:
     teacher = str(DIGITS / "teacher.pt2")
     assert run(["profile", teacher, "--target", "host-cpu-onnx", "--device", device.url(), "--json"]) == 0

@@ -255,6 +255,7 @@ def test_a_connection_that_falls_silent(
         assert device.settled(60) == [], "while the connection is still open"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_the_command_is_interrupted(number: signal.Signals, artifact: Artifact, device: Server) -> None:
     before = content(artifact)
