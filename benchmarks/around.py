@@ -2,15 +2,19 @@
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks import data, facts
+from compactor import frontend
 from compactor.backend import Session
 from compactor.budget import Budget
 from compactor.data import DataSource
 from compactor.ir.program import Program
+from compactor.pipeline.canonical import canonical
 from compactor.pipeline.context import PassContext
-from compactor.pipeline.request import backend_of, resolve_target
+from compactor.pipeline.request import backend_of, open_data, resolve_target
 
 
 class Like:
@@ -56,6 +60,13 @@ def context(
         teacher=teacher, target=target, backend=backend_of(target), data=source, budget=Budget(), workspace=folder,
         seed=seed, **{"progress": Lines(), **options},
     )  # fmt: skip
+
+
+def resnet56(samples: int, seed: int) -> tuple[Program, DataSource]:
+    """The canonical teacher, and CIFAR-10 with so many training images, drawn by seed."""
+    teacher = canonical(frontend.load(data.shared() / "teachers" / "cifar10-resnet56" / "resnet56.pt2"))
+    source = open_data(data.prepare_cifar10(facts.ROOT / ".compactor" / "benchmarks" / "cifar10"), teacher, seed)
+    return teacher, replace(source, train=data.drawn(source.train, samples, seed))
 
 
 def opened(programs: Mapping[str, Program], ctx: PassContext, batch: int | None = None) -> dict[str, Session]:

@@ -15,14 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import data, facts
-from benchmarks.around import Like, Lines, context, in_turns
+from benchmarks import facts
+from benchmarks.around import Like, Lines, context, in_turns, resnet56
 from compactor import frontend, scoring
 from compactor.ir.program import Program
 from compactor.passes.prune.cofi import CofiConfig, CofiPruning
-from compactor.pipeline.canonical import canonical
 from compactor.pipeline.context import PassContext
-from compactor.pipeline.request import open_data
 
 BARS = {"asked_predicted": 0.03, "predicted_measured": 0.15}
 WORK = facts.ROOT / ".compactor" / "benchmarks" / "constraint"
@@ -74,9 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, default=WORK, help="an interrupted run goes on from here")
     given = parser.parse_args(arguments)
-    teacher = canonical(frontend.load(data.shared() / "teachers" / "cifar10-resnet56" / "resnet56.pt2"))
-    source = open_data(data.prepare_cifar10(WORK.parent / "cifar10"), teacher, given.seed)
-    source = replace(source, train=data.drawn(source.train, given.samples, given.seed))
+    teacher, source = resnet56(given.samples, given.seed)
     target = Like("host-cpu", precisions=("float32",))
     ctx = context(teacher, source, target, given.work, given.seed, progress=Lines(60))
     programs, rows = {"teacher": ctx.apply(teacher, [("fold_batchnorm", {})])}, []

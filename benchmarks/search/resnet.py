@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks import data, facts
-from benchmarks.around import Lines, context, predicted
+from benchmarks import facts
+from benchmarks.around import Lines, context, predicted, resnet56
 from benchmarks.facts import kept
-from compactor import frontend, scoring
+from compactor import scoring
 from compactor.ir.program import Program
 from compactor.ir.slicing import slice_program
 from compactor.ir.space import space_of
@@ -35,9 +35,7 @@ from compactor.passes.search.goal import Goal, Option
 from compactor.passes.search.importance import rank
 from compactor.passes.search.study import DiswotConfig
 from compactor.passes.search.uniform import UniformConfig, UniformSearch
-from compactor.pipeline.canonical import canonical
 from compactor.pipeline.context import PassContext
-from compactor.pipeline.request import open_data
 
 RATIOS = (2.0, 4.0, 8.0)
 CHEAPER, PER_SECOND = 180.0, 15.0
@@ -168,9 +166,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, default=WORK, help="an interrupted run goes on from here")
     options = parser.parse_args(arguments)
-    teacher = canonical(frontend.load(data.shared() / "teachers" / "cifar10-resnet56" / "resnet56.pt2"))
-    source = open_data(data.prepare_cifar10(WORK.parent / "cifar10"), teacher, options.seed)
-    source = replace(source, train=data.drawn(source.train, options.samples, options.seed))
+    teacher, source = resnet56(options.samples, options.seed)
     target = predicted(precisions=("float32",))
     ctx = context(teacher, source, target, options.work, options.seed, progress=Lines(60))
     found = {f"{ratio:g}": at(teacher, ratio, ctx, options) for ratio in options.ratios}

@@ -102,7 +102,7 @@ class Aim:
             ):
                 return tried[-1]
         fitting = [t for t in tried if self._cost(t[1]) <= self.constraint.limit]
-        return max(fitting, key=self._costs) if fitting else min(tried, key=self._costs)
+        return max(fitting, key=lambda t: self._cost(t[1])) if fitting else min(tried, key=lambda t: self._cost(t[1]))
 
     def skipped(self) -> dict[str, object]:
         """Why nothing was done, for the pass's record."""
@@ -123,9 +123,6 @@ class Aim:
 
     def _fits(self, subnet: Subnet) -> bool:
         return self.goal.fits_size(Option(self.space, subnet))
-
-    def _costs(self, tried: tuple[Program, Subnet]) -> float:
-        return self._cost(tried[1])
 
     def _cost(self, subnet: Subnet) -> float:
         return self.constraint.cost(subnet) if self._fits(subnet) else math.inf

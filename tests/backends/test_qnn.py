@@ -124,20 +124,23 @@ def test_a_python_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         BACKEND.lower(form("residual", "int8"), SNAPDRAGON, tmp_path)
 
 
-def test_a_python_without_the_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    python = tmp_path / "python"
-    python.write_text('#!/bin/sh\necho \'{"missing": "No module named onnxruntime_qnn"}\' > "$3/result.json"\n')
+def script(folder: Path, lines: str) -> str:
+    """What stands in for a Python that misbehaves."""
+    python = folder / "python"
+    python.write_text(f"#!/bin/sh\n{lines}\n")
     python.chmod(0o755)
-    monkeypatch.setenv(environment.VARIABLE, str(python))
+    return str(python)
+
+
+def test_a_python_without_the_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = '{"missing": "No module named onnxruntime_qnn"}'
+    monkeypatch.setenv(environment.VARIABLE, script(tmp_path, f"echo '{missing}' > \"$3/result.json\""))
     with pytest.raises(MissingRuntimeError, match="lacks Qualcomm's runtime: No module named onnxruntime_qnn"):
         BACKEND.lower(form("residual", "int8"), SNAPDRAGON, tmp_path)
 
 
 def test_a_compiler_that_crashes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    python = tmp_path / "python"
-    python.write_text("#!/bin/sh\necho out of VTCM >&2\nkill -SEGV $$\n")
-    python.chmod(0o755)
-    monkeypatch.setenv(environment.VARIABLE, str(python))
+    monkeypatch.setenv(environment.VARIABLE, script(tmp_path, "echo out of VTCM >&2\nkill -SEGV $$"))
     with pytest.raises(UnsupportedError, match="ended with code -11: out of VTCM"):
         BACKEND.lower(form("residual", "int8"), SNAPDRAGON, tmp_path)
 

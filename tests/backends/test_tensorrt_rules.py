@@ -111,33 +111,31 @@ def reads(graph: Graph, operator: str, inputs: list[ir.Value]) -> ir.Node:
     return node
 
 
+def replaced(graph: Graph, place: int, value: Any) -> ir.Node:
+    """A quantizer with another constant for its scale (1) or zero point (2)."""
+    node = quantizer(graph)
+    node.replace_input_with(place, constant(graph, value))
+    return node
+
+
+def computed(graph: Graph, place: int) -> ir.Node:
+    """A quantizer whose scale (1) or zero point (2) is computed."""
+    node = quantizer(graph)
+    node.replace_input_with(place, reads(graph, "Identity", [node.inputs[place]]).outputs[0])
+    return node
+
+
 def zero_point(graph: Graph, value: Any) -> ir.Node:
-    node = quantizer(graph)
-    node.replace_input_with(2, constant(graph, value))
-    return node
+    return replaced(graph, 2, value)
 
 
-def computed_zero_point(graph: Graph) -> ir.Node:
-    node = quantizer(graph)
-    node.replace_input_with(2, reads(graph, "Identity", [node.inputs[2]]).outputs[0])
-    return node
+def scale(graph: Graph, value: Any) -> ir.Node:
+    return replaced(graph, 1, np.asarray(value, np.float16))
 
 
 def no_zero_point(graph: Graph) -> ir.Node:
     node = quantizer(graph)
     node.resize_inputs(2)
-    return node
-
-
-def scale(graph: Graph, value: Any) -> ir.Node:
-    node = quantizer(graph)
-    node.replace_input_with(1, constant(graph, np.asarray(value, np.float16)))
-    return node
-
-
-def computed_scale(graph: Graph) -> ir.Node:
-    node = quantizer(graph)
-    node.replace_input_with(1, reads(graph, "Identity", [node.inputs[1]]).outputs[0])
     return node
 
 
@@ -232,14 +230,14 @@ def integer_output(graph: Graph) -> ir.Node:
 
 PLANTED: dict[str, tuple[str, Plant, str]] = {
     "zero point": ("residual", lambda g: zero_point(g, np.int8(3)), "zero point that is not 0"),
-    "computed zero point": ("residual", computed_zero_point, "zero point that is not 0"),
+    "computed zero point": ("residual", lambda g: computed(g, 2), "zero point that is not 0"),
     "uint8": ("residual", lambda g: zero_point(g, np.uint8(0)), "stores UINT8, not INT8"),
     "no zero point": ("residual", no_zero_point, "stores UINT8, not INT8"),
     "zero scale": ("residual", lambda g: scale(g, 0.0), "scale that is not positive"),
     "negative scale": ("encoder", lambda g: scale(g, -0.1), "scale that is not positive"),
     "NaN scale": ("encoder", lambda g: scale(g, np.nan), "scale that is not positive"),
     "infinite scale": ("encoder", lambda g: scale(g, np.inf), "scale that is not positive"),
-    "computed scale": ("residual", computed_scale, "scale that is not a constant"),
+    "computed scale": ("residual", lambda g: computed(g, 1), "scale that is not a constant"),
     "activation per channel": ("residual", lambda g: scale(g, np.ones(3)), "3 scales on an activation"),
     "activation per channel, back": ("residual", activation_per_channel, "3 scales on an activation"),
     "unsigned weight": ("residual", lambda g: stored(g, np.uint8), "stores UINT8, not INT8"),
