@@ -8,6 +8,7 @@ from torch import Tensor
 
 from compactor.backend import Executed, Session
 from compactor.backends.feeds import numpy_inputs, runtime_name, tensors
+from compactor.backends.openvino.runtime import Request
 from compactor.backends.profiles import attributed, names_in, repeat
 
 _WARMUP = 3
@@ -23,7 +24,7 @@ class OpenVINOSession(Session):
         self.compiled = compiled
         self._names = names
         self._device = device
-        self._request = compiled.create_infer_request()
+        self._request = Request(compiled)
 
     @property
     def runtime(self) -> str:
@@ -32,13 +33,13 @@ class OpenVINOSession(Session):
 
     def __call__(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Outputs for inputs in the Program's order. Raises `InputError`."""
-        found = self.query(inputs)()
-        return tensors(found[i] for i in range(len(self.compiled.outputs)))
+        self.query(inputs)()
+        return tensors(self._request.outputs())
 
     def query(self, inputs: Sequence[Tensor]) -> Callable[[], Any]:
         """An inference that leaves its outputs where the runtime has them."""
         arrays = numpy_inputs(self._names, inputs)
-        return lambda: self._request.infer(arrays, share_inputs=True, share_outputs=True)
+        return lambda: self._request(arrays)
 
     def profile(self, inputs: Sequence[Tensor], seconds: float) -> list[Executed]:
         """What each node takes, the mean over all runs but the first few; compiled with ``PERF_COUNT`` only."""
@@ -55,7 +56,7 @@ class OpenVINOSession(Session):
 
     def _counted(self) -> dict[str, float]:
         """Means over all runs so far of what was executed, in microseconds."""
-        infos = [i for i in self._request.profiling_info if i.status == i.Status.EXECUTED]
+        infos = [i for i in self._request.request.profiling_info if i.status == i.Status.EXECUTED]
         return {i.node_name: i.real_time / _MICROSECOND + _TRUNCATED for i in infos}
 
 

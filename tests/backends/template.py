@@ -143,6 +143,15 @@ class BackendContract:
         assert first.dtype == torch.float32
         assert torch.equal(first, kept)
 
+    def test_queries_in_turns_keep_their_inputs(self, lowered: Any, model: str) -> None:
+        program, session = form(model, self.precisions[0]), self.session(lowered(model, self.precisions[0]))
+        given = [inputs_for(program, 2, seed=seed) for seed in (1, 2)]
+        alone = [session(inputs)[0] for inputs in given]
+        assert not torch.equal(*alone)
+        for inputs, other, expected in zip(given, map(session.query, reversed(given)), alone, strict=True):
+            other()
+            assert torch.equal(session(inputs)[0], expected)
+
     def test_wrong_number_of_inputs(self, lowered: Any) -> None:
         session = self.session(lowered("encoder", self.precisions[0]))
         with pytest.raises(InputError, match=r"1 inputs given, the model takes 2.*\n.*tokens"):
