@@ -32,6 +32,12 @@ def network(name: str) -> tuple[Kernel, ...]:
         return kernels(from_exported(exported))
 
 
+def example(name: str) -> tuple[nn.Module, tuple[Tensor, ...]]:
+    """The network with random weights, in evaluation mode, and inputs for a batch of 2."""
+    module, (_, *shape), dtype = _build(name)
+    return _First(module).eval(), (torch.zeros((2, *shape), dtype=dtype),)
+
+
 def _build(name: str) -> tuple[nn.Module, tuple[int, ...], torch.dtype]:
     if name.startswith("yolo11"):
         return Yolo11(*_YOLO11[name.removeprefix("yolo11")]), (1, 3, 640, 640), torch.float32
