@@ -18,7 +18,7 @@ from compactor.frontend.exporting import export
 from compactor.frontend.quiet import quiet
 from compactor.ir.program import Program
 from compactor.pipeline.canonical import canonical
-from compactor.training import Micro, TrainConfig, fit, losses
+from compactor.training import Micro, Selection, TrainConfig, fit, losses
 
 END = "<end>"
 BINS = 15
@@ -164,7 +164,8 @@ def trained(language: Language, source: DataSource, folder: Path) -> Program:
     )
     result = fit(
         program.module(train=True), NextToken(source.train), source.train, config, folder, name="teacher",
-        evaluate=lambda state: -scores(program.with_state(state), source.dev)["perplexity"], progress=Lines(),
+        selection=Selection(lambda state: -scores(program.with_state(state), source.dev)["perplexity"]),
+        progress=Lines(),
     )  # fmt: skip
     return program.with_state(result.state)
 

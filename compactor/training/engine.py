@@ -74,9 +74,34 @@ class Summed(Samples, Protocol):
         ...
 
 
+def exact(_: float) -> float:
+    """The noise of scores that tell the smallest difference."""
+    return 0.0
+
+
+@dataclass(frozen=True)
+class Selection:
+    """How to choose among the states of a training.
+
+    Attributes:
+        score: of a state, higher is better.
+        noise: how far a score may be off by chance. Of states that score alike the later counts, the averaged before
+            the plain (the one-standard-error rule: Breiman et al., Classification and Regression Trees, section 3.4.3).
+        least: what is known to be reachable without training: no state below it is preferred to one that is not.
+    """
+
+    score: Callable[[Mapping[str, Tensor]], float]
+    noise: Callable[[float], float] = exact
+    least: float = -math.inf
+
+    def threshold(self, top: float) -> float:
+        """What a state must score to count, where the best so far scored ``top``."""
+        return max(top - self.noise(top), min(top, self.least))
+
+
 @dataclass(frozen=True)
 class Result:
-    """The trained weights: those that ``evaluate`` liked best, or the last.
+    """The trained weights: those that the selection chose, or the last; ``score`` is theirs.
 
     ``scores`` are ``[epoch, score]`` pairs; ``stopped`` says why training ended early, if it did.
     """
@@ -98,14 +123,14 @@ def fit(
     workspace: Path,
     *,
     name: str = "training",
-    evaluate: Callable[[Mapping[str, Tensor]], float] | None = None,
+    selection: Selection | None = None,
     progress: Progress | None = None,
     rates: Mapping[str, float] | None = None,
 ) -> Result:
     """Train ``module`` (in place) on ``split`` and return the weights.
 
-    Continues from ``workspace / name.checkpoint`` when it is there; the result is the same, bit by bit. ``evaluate``
-    scores a state (higher is better) up to ten times in the run; the averaged and the plain weights both compete.
+    Continues from ``workspace / name.checkpoint`` when it is there; the result is the same, bit by bit. States are
+    scored up to ten times in the run; the averaged and the plain weights both compete.
     ``rates``: parameters by name that have a learning rate of their own, the same in every step.
 
     Raises:
@@ -116,7 +141,7 @@ def fit(
         raise InputError("there is nothing to train on: the training split is empty", "give at least one sample")
     with processes() as group, memory_kept(), torch.random.fork_rng(devices=[]):
         path = workspace / f"{name}.checkpoint"
-        return _Run(module, objective, split, config, path, evaluate, progress or Silent(), group, rates).run()
+        return _Run(module, objective, split, config, path, selection, progress or Silent(), group, rates).run()
 
 
 class _Run:
@@ -129,13 +154,13 @@ class _Run:
         split: Split,
         config: TrainConfig,
         path: Path,
-        evaluate: Callable[[Mapping[str, Tensor]], float] | None,
+        selection: Selection | None,
         progress: Progress,
         group: Processes,
         rates: Mapping[str, float] | None,
     ) -> None:
         self.objective, self.config, self.path, self.group = objective, config, path, group
-        self.evaluate, self.progress, self.samples = evaluate, progress, len(split)
+        self.selection, self.progress, self.samples = selection, progress, len(split)
         self.device = next(module.parameters()).device.type
         self.reduced = config.reduced and bfloat16_is_fast(self.device)
         self.module = channels_last(module) if self.reduced else module
@@ -152,6 +177,7 @@ class _Run:
         self.step, self.loss, self.seconds, self.stopped = 0, float("nan"), 0.0, ""
         self.best: State | None = None
         self.score: float | None = None
+        self.top = -math.inf
         self.scores: list[tuple[int, float]] = []
 
     def _identity(self, split: Split, rates: Mapping[str, float] | None) -> str:
@@ -259,13 +285,16 @@ class _Run:
         return [plain] if self.average is None else [self.average.state, plain]
 
     def _select(self, epoch: int) -> None:
-        if self.evaluate is None:
+        if self.selection is None:
             return
-        found = [(self.evaluate(state), state) for state in self._candidates()]
-        score, state = max(found, key=lambda pair: pair[0])
-        self.scores.append((epoch, score))
-        if self.score is None or score >= self.score:
-            self.score, self.best = score, {k: v.clone() for k, v in state.items()}
+        found = [(self.selection.score(state), state) for state in self._candidates()]
+        self.scores.append((epoch, max(score for score, _ in found)))
+        self.top = max(self.top, self.scores[-1][1])
+        threshold = self.selection.threshold(self.top)
+        for score, state in found:
+            if score >= threshold:
+                self.score, self.best = score, {k: v.clone() for k, v in state.items()}
+                return
 
     def _result(self) -> Result:
         state = self.best if self.best is not None else self._candidates()[0]
@@ -287,6 +316,7 @@ class _Run:
             "average": self.average.state if self.average else None,
             "best": self.best,
             "score": self.score,
+            "top": self.top,
             "scores": self.scores,
             "step": self.step,
             "loss": self.loss,
@@ -309,7 +339,7 @@ class _Run:
         self.optimizer.load_state_dict(content["optimizer"])
         if self.average is not None:
             self.average.load(content["average"])
-        self.best, self.score = content["best"], content["score"]
+        self.best, self.score, self.top = content["best"], content["score"], content["top"]
         self.scores = [(int(e), float(s)) for e, s in content["scores"]]
         self.step, self.loss = content["step"], content["loss"]
         self.seconds, self.stopped = content["seconds"], content["stopped"]

@@ -13,11 +13,10 @@ from compactor.ir.slicing import slice_program
 from compactor.ir.space import AxisGroup, SearchSpace, space_of
 from compactor.ir.subnet import Subnet
 from compactor.passes.distill.logits import LogitsConfig, LogitsDistillation
-from compactor.passes.distill.student import Evaluate
 from compactor.passes.search.importance import unit_magnitude
 from compactor.pipeline.context import PassContext
 from compactor.pipeline.passes import PassConfig, PassResult
-from compactor.training import Result
+from compactor.training import Result, Selection
 from compactor.training.cache import Teacher
 
 _STEP = 10.0
@@ -39,7 +38,7 @@ class AssistantDistillation(LogitsDistillation):
     """
 
     name: ClassVar[str] = "distill.assistant"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     Config: ClassVar[type[PassConfig]] = AssistantConfig
 
     def run(self, program: Program, ctx: PassContext) -> PassResult:
@@ -51,7 +50,7 @@ class AssistantDistillation(LogitsDistillation):
         return super().run(program, ctx)
 
     def train(
-        self, program: Program, teacher: Teacher, evaluate: Evaluate, ctx: PassContext
+        self, program: Program, teacher: Teacher, selection: Selection, ctx: PassContext
     ) -> tuple[Result, dict[str, Any]]:
         """Train the assistants, then the student."""
         whole = self.canonical(ctx)
@@ -64,7 +63,7 @@ class AssistantDistillation(LogitsDistillation):
             trained = LogitsDistillation(LogitsConfig(**options)).run(slice_program(whole, subnet), around)
             above = trained.program
             described.append({"macs": above.cost().macs, "score": trained.metrics.get("after")})
-        result, metrics = super().train(program, Teacher(above), evaluate, replace(ctx, teacher=above))
+        result, metrics = super().train(program, Teacher(above), selection, replace(ctx, teacher=above))
         return result, {**metrics, "assistants": described}
 
 

@@ -6,10 +6,10 @@ from pydantic import Field
 
 from compactor.ir.program import Program
 from compactor.passes.distill.guidance import GuidedConfig, by_logits, guidance, pair_of
-from compactor.passes.distill.student import Evaluate, StudentPass
+from compactor.passes.distill.student import StudentPass
 from compactor.pipeline.context import PassContext
 from compactor.pipeline.passes import PassConfig
-from compactor.training import Result, layerwise
+from compactor.training import Result, Selection, layerwise
 from compactor.training.cache import Teacher
 from compactor.training.layerwise import Layerwise, Weights
 from compactor.training.projection import Projector
@@ -35,29 +35,29 @@ class LayerwiseDistillation(StudentPass):
     """
 
     name: ClassVar[str] = "distill.layerwise"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     Config: ClassVar[type[PassConfig]] = LayerwiseConfig
 
     def train(
-        self, program: Program, teacher: Teacher, evaluate: Evaluate, ctx: PassContext
+        self, program: Program, teacher: Teacher, selection: Selection, ctx: PassContext
     ) -> tuple[Result, dict[str, Any]]:
         """Train on logits and hidden states."""
         config, train = self.config, ctx.data.train
         pair = pair_of(program, self.canonical(ctx), config)
         if pair is None:
-            return by_logits(config).train(program, teacher, evaluate, ctx)
+            return by_logits(config).train(program, teacher, selection, ctx)
         weights = Weights(config.logits, config.hidden, config.attention, config.relation, 0.0, config.temperature)
         reference, views = layerwise.reference(pair, weights), self.views(program, teacher, ctx)
         # Attention maps and relations are as large as all hidden states together.
         inside = config.model_copy(update={"cache": 0.0}) if weights.attention or weights.relation else config
         kept, epochs = guidance(pair, reference, program, views, ctx, inside)
         if kept is None and config.logits_if == "unkept":
-            return by_logits(config).train(program, teacher, evaluate, ctx)
+            return by_logits(config).train(program, teacher, selection, ctx)
         module = layerwise.student(
             pair, train, weights, projector=config.projector, dropout=config.dropout, seed=ctx.seed
         )
         objective = Layerwise(pair, reference, train, weights, projector=config.projector, views=views, kept=kept)
         settings = self.settings(program, ctx, epochs)
-        result, metrics = self.fitted(module, objective, settings, evaluate, ctx, own=module.own)
+        result, metrics = self.fitted(module, objective, settings, selection, ctx, own=module.own)
         matches = objective.matches(module, layerwise.first(train, ctx.seed))
         return result, {**metrics, "matches": matches, "kept": kept is not None}

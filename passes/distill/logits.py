@@ -6,10 +6,10 @@ from pydantic import Field
 
 from compactor.ir import padding
 from compactor.ir.program import Program
-from compactor.passes.distill.student import Evaluate, StudentConfig, StudentPass, paid_epochs
+from compactor.passes.distill.student import StudentConfig, StudentPass, paid_epochs
 from compactor.pipeline.context import PassContext
 from compactor.pipeline.passes import PassConfig
-from compactor.training import Result, taps
+from compactor.training import Result, Selection, taps
 from compactor.training.cache import Teacher
 from compactor.training.distillation import Decoupled, Distillation, Draws, Guide, Relation, Term, TopK
 
@@ -49,11 +49,11 @@ class LogitsDistillation(StudentPass):
     """
 
     name: ClassVar[str] = "distill.logits"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     Config: ClassVar[type[PassConfig]] = LogitsConfig
 
     def train(
-        self, program: Program, teacher: Teacher, evaluate: Evaluate, ctx: PassContext
+        self, program: Program, teacher: Teacher, selection: Selection, ctx: PassContext
     ) -> tuple[Result, dict[str, Any]]:
         """Train on the logits."""
         config = self.config
@@ -63,7 +63,7 @@ class LogitsDistillation(StudentPass):
         views, count = objective.views, objective.count
         epochs = paid_epochs(program, ctx, None if relation else count)
         module = student.module(train=True, dropout=config.dropout)
-        result, metrics = self.fitted(module, objective, self.settings(program, ctx, epochs), evaluate, ctx)
+        result, metrics = self.fitted(module, objective, self.settings(program, ctx, epochs), selection, ctx)
         labels = bool(config.label_weight and ctx.data.train.labelled)
         return result, {**metrics, "views": count, "flip": bool(views and views.flip), "labels": labels}
 

@@ -1,5 +1,6 @@
 """What passes that train a student share: options, selection, and the frame around `fit`."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -15,12 +16,11 @@ from compactor.passes.distill import recipe as recipes
 from compactor.passes.distill.variants import augmented
 from compactor.pipeline.context import PassContext
 from compactor.pipeline.passes import Pass, PassConfig, PassResult
-from compactor.training import Objective, Result, TrainConfig, effort, fit
+from compactor.training import Objective, Result, Selection, TrainConfig, effort, fit
 from compactor.training.cache import Teacher
 from compactor.training.views import Views
 
 State = Mapping[str, Tensor]
-Evaluate = Callable[[State], float]
 
 
 class StudentConfig(PassConfig):
@@ -42,9 +42,10 @@ class StudentConfig(PassConfig):
 
 
 class StudentPass(Pass):
-    """Base: trains, and returns the weights that score best on ``dev``, or the student as it was.
+    """Base: trains, and returns the last weights that score as well on ``dev`` as any, or the student as it was.
 
-    The score is accuracy where ``dev`` has labels, else agreement with the teacher.
+    The score is accuracy where ``dev`` has labels, else agreement with the teacher; as well means within a standard
+    error.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"canonical"})
@@ -64,16 +65,16 @@ class StudentPass(Pass):
         train = augmented(ctx, self.config.variants)
         ctx = replace(ctx, data=replace(ctx.data, train=train))
         teacher = Teacher(ctx.teacher)
-        metric, evaluate = selection(program.with_state, teacher, ctx)
-        before = evaluate(program.state)
-        result, metrics = self.train(program, teacher, evaluate, ctx)
+        metric, score = scored(program.with_state, teacher, ctx)
+        before = score(program.state)
+        result, metrics = self.train(program, teacher, selection(score, before, ctx), ctx)
         better = result.score is not None and result.score >= before
         metrics = {"metric": metric, **described(result, before), "samples": len(train), **metrics}
         return PassResult(program.with_state(result.state) if better else program, modified=better, metrics=metrics)
 
     @abstractmethod
     def train(
-        self, program: Program, teacher: Teacher, evaluate: Evaluate, ctx: PassContext
+        self, program: Program, teacher: Teacher, selection: Selection, ctx: PassContext
     ) -> tuple[Result, dict[str, Any]]:
         """The trained state of the Program, and what to say of the training."""
 
@@ -82,7 +83,7 @@ class StudentPass(Pass):
         module: nn.Module,
         objective: Objective,
         config: TrainConfig,
-        evaluate: Evaluate,
+        selection: Selection,
         ctx: PassContext,
         *,
         own: Callable[[State], State] = dict,
@@ -90,7 +91,7 @@ class StudentPass(Pass):
         """The result of `fit`, with ``own`` taking the Program's part of the module's state."""
         result = fit(
             module, objective, ctx.data.train, config, ctx.workspace,
-            evaluate=lambda state: evaluate(own(state)), progress=ctx.progress,
+            selection=replace(selection, score=lambda state: selection.score(own(state))), progress=ctx.progress,
         )  # fmt: skip
         known = {"batch": config.batch, "lr": config.lr, "optimizer": config.optimizer}
         return replace(result, state=dict(own(result.state))), known
@@ -149,7 +150,14 @@ def paid_epochs(program: Program, ctx: PassContext, count: int | None) -> int:
     return effort.affordable(ctx.effort, sample * len(train))
 
 
-def selection(model: Callable[[State], scoring.Run], teacher: Teacher, ctx: PassContext) -> tuple[str, Evaluate]:
+def selection(score: Callable[[State], float], before: float, ctx: PassContext) -> Selection:
+    """By a score in percent of the samples of ``dev``; a training that does not better ``before`` is not wanted."""
+    return Selection(score, lambda percent: math.sqrt(percent * (100 - percent) / len(ctx.data.dev)), before)
+
+
+def scored(
+    model: Callable[[State], scoring.Run], teacher: Teacher, ctx: PassContext
+) -> tuple[str, Callable[[State], float]]:
     """The score that decides, and how to get it for a state of the ``model``. Padding does not count."""
     dev = ctx.data.dev
     if dev.labelled:

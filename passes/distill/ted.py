@@ -6,10 +6,10 @@ from pydantic import Field
 
 from compactor.ir.program import Program
 from compactor.passes.distill.guidance import GuidedConfig, by_logits, guidance, pair_of
-from compactor.passes.distill.student import Evaluate, StudentPass, paid_epochs
+from compactor.passes.distill.student import StudentPass, paid_epochs
 from compactor.pipeline.context import PassContext
 from compactor.pipeline.passes import PassConfig
-from compactor.training import Result, TrainConfig, fit
+from compactor.training import Result, Selection, TrainConfig, fit
 from compactor.training.cache import Teacher
 from compactor.training.filters import Filters, FilterTask, Partners, aligned, guided
 from compactor.training.layerwise import Layerwise, Weights
@@ -39,17 +39,17 @@ class TaskAwareDistillation(StudentPass):
     """
 
     name: ClassVar[str] = "distill.ted"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     Config: ClassVar[type[PassConfig]] = TedConfig
 
     def train(
-        self, program: Program, teacher: Teacher, evaluate: Evaluate, ctx: PassContext
+        self, program: Program, teacher: Teacher, selection: Selection, ctx: PassContext
     ) -> tuple[Result, dict[str, Any]]:
         """Both stages."""
         config, train = self.config, ctx.data.train
         pair = pair_of(program, self.canonical(ctx), config)
         if pair is None:
-            return by_logits(config).train(program, teacher, evaluate, ctx)
+            return by_logits(config).train(program, teacher, selection, ctx)
         views = self.views(program, teacher, ctx)
         stage = self._first(self.settings(program, ctx, paid_epochs(program, ctx, None)))
         partners, filters, loss = self._filters(pair, views, stage, ctx)
@@ -60,11 +60,11 @@ class TaskAwareDistillation(StudentPass):
         )  # fmt: skip
         kept, epochs = guidance(pair, frozen, program, views, ctx, config)
         if kept is None and config.logits_if == "unkept":
-            return by_logits(config).train(program, teacher, evaluate, ctx)
+            return by_logits(config).train(program, teacher, selection, ctx)
         how = f"ted {stage}"
         objective = Layerwise(pair, frozen, train, weights, views=views, partners=partners, kept=kept, how=how)
         settings = self.settings(program, ctx, epochs)
-        result, metrics = self.fitted(student, objective, settings, evaluate, ctx, own=student.own)
+        result, metrics = self.fitted(student, objective, settings, selection, ctx, own=student.own)
         matches = {pair.layers[t].name: pair.streams[s].name for t, s in partners}
         known = {"matches": matches, "kept": kept is not None}
         return result, {**metrics, **known, "filter_epochs": stage.epochs, "filter_loss": round(loss, 6)}

@@ -11,7 +11,7 @@ from compactor.ir.quantizing import quantized, split
 from compactor.ir.quantplan import QuantPlan
 from compactor.passes.distill import recipe as recipes
 from compactor.passes.distill.logits import LogitsConfig, LogitsDistillation
-from compactor.passes.distill.student import State, described, paid_epochs, selection
+from compactor.passes.distill.student import State, described, paid_epochs, scored, selection
 from compactor.passes.distill.variants import augmented
 from compactor.passes.quantize.calibrate import Calibrated, CalibrationConfig, calibrated
 from compactor.passes.quantize.ptq import counts, integers
@@ -50,14 +50,14 @@ class QuantizationAwareTraining(LogitsDistillation):
     """Calibrate as `quantize.ptq` does, then train weights and scales (LSQ, ICLR 2020) against the teacher.
 
     The graph trained is the deployed one: batch norms folded, quantizers where the plan has them. The result is the
-    state that scores best on ``dev``, as `quantize.ptq` would store it, or `quantize.ptq`'s own where training does not
-    better it. Weights of fewer bits are stored as int8: they show what these cost, and run no faster.
+    state that `StudentPass` would choose, as `quantize.ptq` would store it, or `quantize.ptq`'s own where training does
+    not better it. Weights of fewer bits are stored as int8: they show what these cost, and run no faster.
     With ``calibrate=false`` the plan is the Program's own, as `quantize.ptq` or `quantize.mixed` left it.
     Raises what `calibrated` raises, before any training, and `DivergedError`.
     """
 
     name: ClassVar[str] = "quantize.qat"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     requires: ClassVar[frozenset[str]] = frozenset({"canonical", "batchnorm_folded"})
     ensures: ClassVar[frozenset[str]] = frozenset({"trained"})
     after: ClassVar[tuple[str, ...]] = (
@@ -82,14 +82,14 @@ class QuantizationAwareTraining(LogitsDistillation):
         train = augmented(ctx, self.config.variants)
         ctx = replace(ctx, data=replace(ctx.data, train=train))
         teacher = Teacher(ctx.teacher)
-        metric, evaluate = selection(lambda state: runner(*_at(found, state)), teacher, ctx)
-        before = evaluate({})
+        metric, score = scored(lambda state: runner(*_at(found, state)), teacher, ctx)
+        before = score({})
         inside = self._inside(found.program, ctx)
         student = inside.student if inside else found.program
         objective = self.objective(found.program, teacher, ctx, inside)
         module = fake_quantized(student, found.plan, dropout=self.config.dropout)
         settings = self._settings(found.program, ctx, None if inside else objective.count)
-        result, known = self.fitted(module, objective, settings, evaluate, ctx)
+        result, known = self.fitted(module, objective, settings, selection(score, before, ctx), ctx)
         facts = {"metric": metric, **described(result, before), "samples": len(train), **known}
         state: State = result.state if result.score is not None and result.score >= before else {}
         trained, plan = _at(found, state)

@@ -7,12 +7,16 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
 
 from compactor.errors import InputError
-from compactor.training import DivergedError, TrainConfig, checkpoint, fit, optimizers
+from compactor.training import DivergedError, Selection, TrainConfig, checkpoint, fit, optimizers
 from compactor.training.engine import Result
 from tests.training.samples import Labels, blobs, network, program
 
@@ -37,10 +41,34 @@ def test_it_learns(tmp_path: Path) -> None:
         found = made.with_state(state)(split.images).argmax(-1)
         return float((found == split.labels).float().mean())
 
-    result = run(tmp_path, CONFIG.model_copy(update={"epochs": 8}), dropout=0.0, evaluate=score)
+    result = run(tmp_path, CONFIG.model_copy(update={"epochs": 8}), dropout=0.0, selection=Selection(score))
     assert result.score is not None and result.score > 0.9
     assert result.steps == 48 and result.epochs == 8
     assert score(result.state) == result.score == max(s for _, s in result.scores)
+
+
+@given(
+    scores=st.lists(st.integers(0, 20), min_size=6, max_size=6),
+    noise=st.integers(0, 10),
+    least=st.integers(-1, 20),
+)
+@settings(max_examples=20, deadline=None)
+def test_of_states_that_score_alike_the_last_counts(scores: list[int], noise: int, least: int) -> None:
+    seen: list[dict[str, Tensor]] = []
+
+    def score(state: dict[str, Tensor]) -> float:
+        seen.append({k: v.clone() for k, v in state.items()})
+        return scores[len(seen) - 1]
+
+    selection = Selection(score, lambda top: noise, least)
+    with TemporaryDirectory() as folder:
+        config = CONFIG.model_copy(update={"epochs": 6, "ema": 0.0})
+        result = run(Path(folder), config, dropout=0.0, selection=selection)
+    top = max(scores)
+    good = [s >= top - noise and (s >= least or s == top) for s in scores]
+    last = max(i for i, wanted in enumerate(good) if wanted)
+    assert result.score == scores[last]
+    assert all(torch.equal(result.state[k], seen[last][k]) for k in seen[last])
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path: Path) -> None:

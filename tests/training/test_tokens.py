@@ -12,7 +12,7 @@ from compactor.budget import Budget
 from compactor.data import DataSource, Split
 from compactor.ir import padding
 from compactor.ir.program import Program
-from compactor.passes.distill.student import selection
+from compactor.passes.distill.student import scored
 from compactor.pipeline.context import PassContext
 from compactor.training import Micro, losses
 from compactor.training.cache import Teacher
@@ -112,8 +112,8 @@ def test_agreement_leaves_padding_out(tmp_path: Path) -> None:
     ctx = PassContext(whole, nothing, nothing, DataSource(split, split, None), Budget(), tmp_path)
     exact = Teacher(whole)
     exact.reduced = False
-    metric, evaluate = selection(lambda state: student, exact, ctx)
-    assert metric == "dev agreement" and evaluate({}) == pytest.approx(wanted, abs=3)
+    metric, score = scored(lambda state: student, exact, ctx)
+    assert metric == "dev agreement" and score({}) == pytest.approx(wanted, abs=3)
 
 
 def test_logits_of_whole_samples_have_no_padding() -> None:
