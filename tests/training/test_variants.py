@@ -99,7 +99,7 @@ def test_tokens_are_replaced_by_neighbours(tmp_path: Path) -> None:
     assert (ids[mask == 0] == PAD).all() and (ids[mask > 0] != PAD).all()
 
 
-def test_sequences_may_begin_as_one_and_end_as_another(tmp_path: Path) -> None:
+def test_spans_of_two_sequences_are_joined(tmp_path: Path) -> None:
     split = sentences()
     made = reworded(tmp_path, split, copies=3)
     made.JOINED = 1.0
@@ -107,8 +107,33 @@ def test_sequences_may_begin_as_one_and_end_as_another(tmp_path: Path) -> None:
     texts = [row[: int(m.sum())].tolist() for row, m in zip(*split.take(torch.arange(40)).inputs, strict=True)]
     for index, (row, present) in enumerate(zip(ids, mask, strict=True)):
         found, own = row[: int(present.sum())].tolist(), texts[index % 40]
-        cuts = range(1, len(found))
-        assert any(found[:c] == own[:c] and any(found[c:] == t[c:] for t in texts) for c in cuts)
+        ends = range(len(own) // 2, len(found))
+        assert any(
+            found[:end] == own[:end] and any(t[end - len(found) :] == found[end:] for t in texts) for end in ends
+        )
+    assert float(mask.sum(1).double().mean()) > 1.1 * float(split.lengths.double().mean())
+    assert int(mask.sum(1).max()) <= int(split.lengths.max())
+
+
+def test_lengths_are_known_and_batches_no_longer(tmp_path: Path) -> None:
+    made = reworded(tmp_path, sentences(), copies=5)
+    for indices in torch.split(torch.argsort(made.lengths), 16):
+        mask = made.take(indices).inputs[1]
+        assert torch.equal(mask.sum(1), made.lengths[indices])
+        assert mask.shape[1] < int(made.lengths[indices].max()) + 8
+
+
+def test_sequences_of_one_length_keep_it(tmp_path: Path) -> None:
+    split = Tensors(torch.randint(3, 30, (20, 6), generator=torch.Generator().manual_seed(0)), None)
+    near = neighbours(embedding(), split, 0, tmp_path)
+    made = Reworded(split, 3, 0, near, tokens=0, mask=None, sequences=(0,))
+    made.JOINED = 1.0
+    (ids,) = made.take(torch.arange(20, 80)).inputs
+    plain = split.take(torch.arange(20)).inputs[0].tolist()
+    assert ids.shape == (60, 6) and made.lengths is None
+    for index, row in enumerate(ids.tolist()):
+        own = plain[index % 20]
+        assert any(row[:c] == own[:c] and any(row[c:] == t[c:] for t in plain) for c in range(1, 7))
 
 
 def test_a_wider_batch_changes_no_variant(tmp_path: Path) -> None:
