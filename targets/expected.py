@@ -1,9 +1,9 @@
 """The latency model in expectation: the same sum of rooflines, with gradients.
 
-It equals the prediction where probabilities are 0 or 1, but for two things. Output channels are not padded to lanes:
-that would be steps without a slope, and the expectation is up to one padding per kernel below the prediction. What a
-fit has learned, and whether data fit into the cache, is looked up at the expected sizes and is constant to gradients:
-these are the roofline's, which never fall with what is kept.
+It equals the prediction where probabilities are 0 or 1. Output channels are padded to lanes in expectation, which has a
+slope where their number is uncertain: it pays to leave out a vector, not a channel. How uncertain it is, what a fit has
+learned, and whether data fit into the cache is looked up at the given probabilities and is constant to gradients: these
+are the roofline's, which never fall with what is kept.
 """
 
 import numpy as np
@@ -14,6 +14,9 @@ from compactor.ir.expected import ExpectedKernels
 from compactor.ir.kernels import KINDS
 from compactor.targets import correction, model
 from compactor.targets.profile import Profile
+
+_CERTAIN, _FAR = 0.05, 6.0
+"""Columns of spread at least, so that whole numbers are exact; spreads beyond which nothing happens."""
 
 
 def expected_ms(
@@ -26,10 +29,11 @@ def expected_ms(
     model.check(profile, precision)
     kind = torch.tensor([KINDS.index(k) for k in kernels.kinds], dtype=torch.long)
     rate, width = (torch.from_numpy(per_kind)[kind] for per_kind in model.per_kind(profile, precision))
+    operations = 2 * kernels.macs * _padding(kernels, profile.model.lanes.get(precision, 1))  # type: ignore[call-overload]
     activations = (kernels.inputs + kernels.outputs) * width
     held = torch.where(kind == KINDS.index("embedding"), kernels.outputs, kernels.weights) * width
     memory = _seconds(profile, activations, activations) + _seconds(profile, held, (kernels.keep * held).sum())
-    roof = torch.maximum(2 * kernels.macs / rate, memory / profile.model.memory)
+    roof = torch.maximum(operations / rate, memory / profile.model.memory)
     times, call = profile.model.floor_us + roof * 1e6, profile.model.call_us
     if learned is not None:
         fused = _fused_times(profile, kernels.fused)
@@ -39,6 +43,20 @@ def expected_ms(
         owner, epilogue = kernels.fused.nonzero(as_tuple=True)
         times = times.index_add(0, owner, fused[owner, epilogue] * factor[count + 1 :])
     return ((kernels.keep * times).sum() + call) / 1e3
+
+
+def _padding(kernels: ExpectedKernels, lanes: int) -> Tensor:
+    """The expected number of columns in whole vectors, over the expected number of columns.
+
+    The number is taken as normal: a vector is there if there is a column more than those before it hold.
+    """
+    columns, spread = kernels.columns, kernels.spread.clamp(min=_CERTAIN)
+    full = ((columns.detach() - _FAR * spread) / lanes).floor().clamp(min=0)
+    open_ = torch.arange(int((2 * _FAR * spread / lanes).max()) + 2)
+    before = lanes * (full[:, None] + open_)
+    there = torch.special.ndtr((columns[:, None] - before - 0.5) / spread[:, None])
+    padded = lanes * (full + there.sum(1))
+    return torch.where(columns > 1, padded / columns.clamp(min=1), 1.0)
 
 
 def _seconds(profile: Profile, size: Tensor, working_set: Tensor) -> Tensor:

@@ -17,6 +17,9 @@ from compactor.ir.presence import Presence, padded
 if TYPE_CHECKING:
     from compactor.ir.space import SearchSpace
 
+_COLUMNS = 6
+"""Where the columns stand in a row of the plan's table."""
+
 
 @dataclass(frozen=True)
 class ExpectedKernels:
@@ -25,12 +28,14 @@ class ExpectedKernels:
     Attributes:
         kinds: as in `compactor.ir.kernels.Kernel`.
         keep: the probability that the kernel is there.
+        spread: the standard deviation of ``columns``, without gradients.
         macs, inputs, weights, outputs, groups, rows, columns, depth: at the expected numbers of kept units.
         fused: the same, one column for each of `compactor.ir.kernels.EPILOGUES`.
     """
 
     kinds: tuple[str, ...]
     keep: Tensor
+    spread: Tensor
     macs: Tensor
     inputs: Tensor
     weights: Tensor
@@ -88,11 +93,15 @@ class Expectation:
         Raises `InputError` for unknown names, other shapes, and values that are not from 0 to 1.
         """
         keep = _flat("group", self._units, units)
-        table = self._plan.replay.smooth(self._plan.sizes.expected(keep))
+        sizes = self._plan.sizes.expected(keep)
+        table = self._plan.replay.smooth(sizes)
         present = self._presence.of(_flat("block", self._blocks, blocks))
         kinds, numbers = tuple(kind for kind, _ in self._plan.names), table.shape[1] - len(EPILOGUES)
         columns = [*table[:, :numbers].unbind(1), table[:, numbers:]]
-        return ExpectedKernels(kinds, present, *columns)
+        with torch.no_grad():
+            wider = self._plan.replay.smooth(sizes + self._plan.sizes.spread(keep))
+            spread = wider[:, _COLUMNS] - table[:, _COLUMNS]
+        return ExpectedKernels(kinds, present, spread, *columns)
 
     def bytes(self, units: Mapping[str, Tensor], blocks: Mapping[str, Tensor]) -> Tensor:
         """The bytes of all tensors at these probabilities, a float64 scalar; arguments and errors as in `kernels`.

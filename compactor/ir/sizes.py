@@ -70,6 +70,15 @@ class Sizes:
         counts = [self._count(axes, dim, alive) for _, axes, dim in self._counted]
         return values.index_copy(0, torch.tensor([v for v, _, _ in self._counted]), torch.stack(counts))
 
+    def spread(self, keep: Tensor) -> Tensor:
+        """The standard deviation of every variable, units being kept independently; arguments as in `expected`.
+
+        Variables that are counted, which few are, count as certain.
+        """
+        owner = torch.from_numpy(np.repeat(np.arange(len(self._whole)), self._whole))
+        variance = keep.new_zeros(len(self._whole)).index_add(0, owner, keep * (1 - keep))
+        return (torch.from_numpy(self._per_unit).to(keep).square() @ variance).sqrt()
+
     def _count(self, axes: Axes, dim: int, alive: Tensor) -> Tensor:
         """The expected number of indices of a dimension; ``alive``: the probability of every component."""
         cluster = next(c for c in axes.clusters if dim in c.dims)

@@ -36,7 +36,7 @@ class Constraint:
     """A cost and its limit. ``whole``: the cost of the whole Program.
 
     ``cost`` is that of a subnet as the device would run it; ``expected`` maps probabilities of being kept, per unit and
-    block, to a float64 scalar with gradients, equal to ``cost`` at 0 and 1 but for padding (see `Target.expected`).
+    block, to a float64 scalar with gradients, equal to ``cost`` at 0 and 1 (see `Target.expected`).
     """
 
     kind: Kind

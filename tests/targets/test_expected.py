@@ -1,6 +1,7 @@
 """Expected latency: the prediction at 0 and 1, and gradients that are right and never negative."""
 
 import time
+from itertools import pairwise
 
 import pytest
 import torch
@@ -106,14 +107,43 @@ def test_more_kept_is_never_faster(architecture: str, target: ProfileTarget) -> 
     assert all(g.ge(0).all() and g.isfinite().all() for g in both(space, target, gates))  # type: ignore[arg-type]
 
 
-def test_padding_is_left_out() -> None:
+def test_channels_are_padded_to_lanes() -> None:
     target, space = profiles.resolve("x86-avx2"), space_of(program("resnet_b"))
+    expectation = Expectation(space)
     for seed in range(5):
         subnet = space.sample(seed, depth=1.0)
-        expected = float(target.expected(Expectation(space).kernels(*hard(space, subnet)), "int8"))
-        smooth = unpadded("x86-avx2").predict(space.kernels(subnet), "int8").p50
-        assert expected == pytest.approx(smooth, rel=1e-9)
-        assert expected < target.predict(space.kernels(subnet), "int8").p50
+        expected = float(target.expected(expectation.kernels(*hard(space, subnet)), "int8"))
+        assert expected == pytest.approx(target.predict(space.kernels(subnet), "int8").p50, rel=1e-9)
+        for least in (0.0, 0.5):
+            gradients = both(space, target, soft(space, seed, least))
+            assert all(g.ge(0).all() and g.isfinite().all() for g in gradients)
+            assert sum(g.sum() for g in gradients) > 0
+
+
+def test_leaving_out_a_vector_pays_and_a_channel_does_not() -> None:
+    """The mean over random numbers of channels, of the steps that a prediction has."""
+    space = space_of(program("resnet_b"))
+    group = max(space.groups, key=lambda g: g.size)
+    memory = Memory(bandwidth_gbs=1e6)
+    plain = profiles.resolve("x86-avx2").profile
+    lanes = group.size // 4
+    target = ProfileTarget(
+        plain.model_copy(update={"memory": memory, "model": plain.model.model_copy(update={"lanes": {"int8": lanes}})})
+    )
+    expectation = Expectation(space)
+
+    def latency(units: Tensor) -> float:
+        return float(target.expected(expectation.kernels({group.name: units}, {}), "int8"))
+
+    certain = [latency((torch.arange(group.size) < n).double()) for n in range(1, group.size + 1)]
+    steps = [b - a for a, b in pairwise(certain[1:])]
+    assert [n for n, step in enumerate(steps, 2) if step > 2 * min(steps)] == [lanes, 2 * lanes, 3 * lanes]
+    for share in (0.3, 0.5, 0.8):
+        drawn = torch.distributions.Binomial(group.size, torch.tensor(share)).log_prob(
+            torch.arange(1, group.size + 1.0)
+        )
+        mean = float((drawn.exp() * torch.tensor(certain)).sum() / drawn.exp().sum())
+        assert latency(torch.full((group.size,), share).double()) == pytest.approx(mean, rel=0.02)
 
 
 def test_what_a_fit_has_learned_counts(target: ProfileTarget) -> None:
