@@ -28,7 +28,8 @@ BARS = {"sst2": ((3.0, 1.0), (6.0, 3.0)), "cifar10": ((2.5, 1.0), (4.0, 2.5))}
 """(least speed-up, most points of accuracy lost)."""
 
 PIPELINES = {
-    "sst2": "canonicalize,prune.cofi{speedup=SPEEDUP,hidden=false,prune_epochs=1,epochs=2,variants=2},fold_batchnorm",
+    "sst2": "canonicalize,prune.cofi{speedup=SPEEDUP,hidden=false,prune_epochs=1,epochs=2,variants=2},"
+    "distill.logits{epochs=1,variants=4},fold_batchnorm",
     "cifar10": "canonicalize,prune.cofi{speedup=SPEEDUP,margin=0.95,width=false,prune_epochs=2,epochs=40,views=8},"
     "fold_batchnorm",
 }
