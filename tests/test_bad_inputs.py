@@ -266,7 +266,7 @@ def test_unknown_option_of_a_pass(refuse: Any, bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("limit", "words"),
     [
-        (("--latency", "1us"), ("impossible", "--latency")),
+        (("--latency", "0.01us"), ("impossible", "--latency")),
         (("--size", "10B"), ("10", "impossible", "--size")),
         (("--latency", "5"), ("'5'", "5ms")),
         (("--size", "-1MB"), ("-1MB",)),
