@@ -89,9 +89,12 @@ def lower(backend: Backend, whole: Program, folder: Path) -> Lowered:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_openvino_computes_every_quantized_product_in_integers(name: str, tmp_path: Path) -> None:
-    ran = openvino_products(lower(OpenVINOBackend(), student(name), tmp_path))
+    lowered = lower(OpenVINOBackend(), student(name), tmp_path)
+    ran = openvino_products(lowered)
     assert {node for node, kind in ran.items() if kind in ("i8", "u8")} == rounded(student(name))
     assert len(rounded(student(name))) == LAYERS[name], "all convolutions and linear layers"
+    inputs = student(name).example_inputs(8, seed=3)
+    assert parity.check(student(name), OpenVINOBackend().open(lowered), inputs).passed
 
 
 @pytest.mark.parametrize("name", NAMES)
