@@ -60,8 +60,7 @@ class Sizes:
         kept in any choice, so that no size gets below that. An index that several units hold is kept with the highest
         of their probabilities.
         """
-        owner = torch.from_numpy(np.repeat(np.arange(len(self._whole)), self._whole))
-        kept = keep.new_zeros(len(self._whole)).index_add(0, owner, keep).clamp(min=1)
+        kept = self._summed(keep).clamp(min=1)
         values = torch.from_numpy(self._base).to(keep) + torch.from_numpy(self._per_unit).to(keep) @ kept
         if not self._counted:
             return values
@@ -75,9 +74,13 @@ class Sizes:
 
         Variables that are counted, which few are, count as certain.
         """
-        owner = torch.from_numpy(np.repeat(np.arange(len(self._whole)), self._whole))
-        variance = keep.new_zeros(len(self._whole)).index_add(0, owner, keep * (1 - keep))
+        variance = self._summed(keep * (1 - keep))
         return (torch.from_numpy(self._per_unit).to(keep).square() @ variance).sqrt()
+
+    def _summed(self, units: Tensor) -> Tensor:
+        """The sum over the units of each group."""
+        owner = torch.from_numpy(np.repeat(np.arange(len(self._whole)), self._whole))
+        return units.new_zeros(len(self._whole)).index_add(0, owner, units)
 
     def _count(self, axes: Axes, dim: int, alive: Tensor) -> Tensor:
         """The expected number of indices of a dimension; ``alive``: the probability of every component."""

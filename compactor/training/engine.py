@@ -177,7 +177,6 @@ class _Run:
         self.step, self.loss, self.seconds, self.stopped = 0, float("nan"), 0.0, ""
         self.best: State | None = None
         self.score: float | None = None
-        self.top = -math.inf
         self.scores: list[tuple[int, float]] = []
 
     def _identity(self, split: Split, rates: Mapping[str, float] | None) -> str:
@@ -289,8 +288,7 @@ class _Run:
             return
         found = [(self.selection.score(state), state) for state in self._candidates()]
         self.scores.append((epoch, max(score for score, _ in found)))
-        self.top = max(self.top, self.scores[-1][1])
-        threshold = self.selection.threshold(self.top)
+        threshold = self.selection.threshold(max(top for _, top in self.scores))
         for score, state in found:
             if score >= threshold:
                 self.score, self.best = score, {k: v.clone() for k, v in state.items()}
@@ -316,7 +314,6 @@ class _Run:
             "average": self.average.state if self.average else None,
             "best": self.best,
             "score": self.score,
-            "top": self.top,
             "scores": self.scores,
             "step": self.step,
             "loss": self.loss,
@@ -339,7 +336,7 @@ class _Run:
         self.optimizer.load_state_dict(content["optimizer"])
         if self.average is not None:
             self.average.load(content["average"])
-        self.best, self.score, self.top = content["best"], content["score"], content["top"]
+        self.best, self.score = content["best"], content["score"]
         self.scores = [(int(e), float(s)) for e, s in content["scores"]]
         self.step, self.loss = content["step"], content["loss"]
         self.seconds, self.stopped = content["seconds"], content["stopped"]

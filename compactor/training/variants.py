@@ -120,10 +120,9 @@ class Reworded(Variants):
     def take(self, indices: Tensor) -> Batch:
         """The samples at ``indices`` (N,); those beyond the split are variants."""
         batch = super().take(indices)
-        if self.mask is None or self._sizes is None:
+        if self.lengths is None:
             return batch
-        longest = int(batch.inputs[self.mask].sum(1).max())
-        width = min(-(-longest // 8) * 8, batch.inputs[self.mask].shape[1])
+        width = -(-int(self.lengths[indices].max()) // 8) * 8
         return Batch(tuple(x[:, :width] if i in self.sequences else x for i, x in enumerate(batch.inputs)))
 
     def room(self, taken: Inputs) -> Inputs:
@@ -143,7 +142,8 @@ class Reworded(Variants):
 
     @cached_property
     def _sizes(self) -> Tensor | None:
-        found = getattr(self.split, "lengths", None)
+        """(N,) tokens of each sample; None where no mask or no split tells."""
+        found = None if self.mask is None else getattr(self.split, "lengths", None)
         return None if found is None else torch.as_tensor(found)
 
     @cached_property

@@ -1,5 +1,6 @@
 """Variants of samples: functions of seed and index, whatever the batch, made of what is there."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,15 @@ def test_sequences_of_one_length_keep_it(tmp_path: Path) -> None:
     for index, row in enumerate(ids.tolist()):
         own = plain[index % 20]
         assert any(row[:c] == own[:c] and any(row[c:] == t[c:] for t in plain) for c in range(1, 7))
+
+
+def test_without_a_mask_no_sequence_gets_longer(tmp_path: Path) -> None:
+    whole = sentences()
+    split = replace(whole, names=("input_ids",))
+    made = Reworded(split, 3, 0, neighbours(embedding(), split, 0, tmp_path), tokens=0, mask=None, sequences=(0,))
+    assert made.lengths is None
+    short = whole.lengths.argsort()[:1]
+    assert made.take(short).inputs[0].shape == split.take(short).inputs[0].shape
 
 
 def test_a_wider_batch_changes_no_variant(tmp_path: Path) -> None:
