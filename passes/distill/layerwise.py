@@ -35,7 +35,7 @@ class LayerwiseDistillation(StudentPass):
     """
 
     name: ClassVar[str] = "distill.layerwise"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     Config: ClassVar[type[PassConfig]] = LayerwiseConfig
 
     def train(

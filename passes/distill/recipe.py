@@ -14,7 +14,9 @@ from compactor.training.cache import Teacher
 FLIP_AGREEMENT = 85.0
 """Percent of mirrored images on which the teacher must keep its opinion for mirroring to be of use."""
 
-_FEWEST_STEPS = 20
+_FEWEST_STEPS, _MOST_STEPS = 20, 2500
+"""Of an epoch, for a batch to be as large as it is."""
+_LARGEST = 128
 
 
 @dataclass(frozen=True)
@@ -38,11 +40,22 @@ def recipe_of(program: Program) -> Recipe:
 
 
 def batch_size(recipe: Recipe, samples: int) -> int:
-    """The recipe's batch, halved while an epoch would be too few steps."""
+    """The recipe's batch, halved while an epoch would be too few steps, doubled while it would be too many.
+
+    A step has a price of its own, most of it for tables of embeddings: on small batches the optimizer takes longer than
+    the gradient.
+    """
     batch = recipe.batch
     while batch > 8 and samples // batch < _FEWEST_STEPS:
         batch //= 2
+    while batch < _LARGEST and samples // batch > _MOST_STEPS:
+        batch *= 2
     return batch
+
+
+def rate(recipe: Recipe, batch: int) -> float:
+    """The recipe's learning rate; that of Adam grows with the root of the batch (Malladi et al., arXiv 2205.10287)."""
+    return recipe.lr * max(1.0, batch / recipe.batch) ** 0.5 if recipe.optimizer == "adamw" else recipe.lr
 
 
 def batch_of(program: Program, samples: int, asked: int | None) -> int:

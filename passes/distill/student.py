@@ -115,12 +115,13 @@ class StudentPass(Pass):
     def settings(self, program: Program, ctx: PassContext, epochs: int) -> TrainConfig:
         """How the student is trained, for ``epochs`` unless the options say otherwise."""
         recipe, config = recipes.recipe_of(program), self.config
+        batch = recipes.batch_of(program, len(ctx.data.train), config.batch)
         return TrainConfig(
             epochs=config.epochs or epochs,
-            batch=recipes.batch_of(program, len(ctx.data.train), config.batch),
+            batch=batch,
             accumulate=config.accumulate,
             optimizer=recipe.optimizer,
-            lr=config.lr or recipe.lr,
+            lr=config.lr or recipes.rate(recipe, batch),
             weight_decay=recipe.weight_decay if config.weight_decay is None else config.weight_decay,
             clip=recipe.clip,
             ema=config.ema,

@@ -64,7 +64,7 @@ class CofiPruning(Pass):
     """
 
     name: ClassVar[str] = "prune.cofi"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     requires: ClassVar[frozenset[str]] = frozenset({"canonical"})
     ensures: ClassVar[frozenset[str]] = frozenset({"trained"})
     after: ClassVar[tuple[str, ...]] = ("canonicalize", "search")
