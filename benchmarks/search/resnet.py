@@ -56,7 +56,7 @@ def students(teacher: Program, ratio: float, ctx: PassContext, options: argparse
     space = space_of(teacher)
     genome = Genome.of(space, rank(teacher, space, ctx, samples=64, hidden=False), smallest=0.125, multiple=8)
     goal = Goal(teacher, UniformConfig(**given), ctx)
-    limit = goal.ruler.teacher / ratio
+    limit = goal.ruler.whole / ratio
     rng = np.random.default_rng(options.seed)
     for i in range(options.random):
         genes = genome.sample(rng, lambda g: goal.ruler.fastest(Option(space, genome.subnet(g)).kernels)[0] <= limit)

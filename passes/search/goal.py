@@ -23,11 +23,11 @@ from compactor.pipeline.passes import PassConfig
 class GoalConfig(PassConfig):
     """Options of every search that meets a latency.
 
-    Without a latency budget the goal is the teacher's latency, in its fastest precision or not, over ``speedup``.
+    Without a latency budget the goal is the latency of the Program that the pass is given, over ``speedup``.
     """
 
     latency: str | None = Field(None, description="latency to meet, like 2ms; the build's budget when absent")
-    speedup: float = Field(4.0, gt=1, description="without a latency budget: the teacher's float32 latency over this")
+    speedup: float = Field(4.0, gt=1, description="without a latency budget: the latency before the pass over this")
     margin: float = Field(0.9, gt=0, le=1, description="share of the latency that the student may use")
     rounds: int = Field(4, ge=1, description="measurements with which predictions are corrected")
 
@@ -95,8 +95,9 @@ class Goal:
             return milliseconds(config.latency)
         if budget.latency is not None:
             return budget.latency
-        share = budget.latency_share if budget.latency_share is not None else 1 / config.speedup
-        return self.ruler.teacher * share
+        if budget.latency_share is not None:
+            return self._ctx.latency(self._ctx.teacher).p50 * budget.latency_share
+        return self.ruler.whole / config.speedup
 
     def milliseconds(self, options: Sequence[Option]) -> float:
         """The goal. A wish of our own becomes the same share of what can be gained at all where small kernels rule it
@@ -105,7 +106,7 @@ class Goal:
         least = min((self.ruler.fastest(o.kernels)[0] for o in options), default=0.0)
         if least <= self._wanted or any(limit is not None for limit in asked):
             return self._wanted
-        return least + max(self.ruler.teacher - least, 0.0) / self._config.speedup
+        return least + max(self.ruler.whole - least, 0.0) / self._config.speedup
 
     def fits_size(self, option: Option) -> bool:
         """Whether a candidate meets the size budget in the target's smallest precision."""

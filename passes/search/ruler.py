@@ -29,7 +29,7 @@ class Ruler:
         self._ctx = ctx
         self._measured: dict[str, dict[float, float]] = {p: {} for p in ctx.target.precisions}
         self._present = ctx.target.present and ctx.backend.installed()
-        self.teacher = ctx.latency(program).p50
+        self.whole = ctx.latency(program).p50
         if self._present:
             for precision in ctx.target.precisions:
                 self.correct_at(program, program.kernels(), precision)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from torch import Tensor
 
+from compactor.budget import Budget
 from compactor.ir.kernels import Kernel
 from compactor.ir.program import Program
 from compactor.latency import Latency
@@ -89,3 +90,16 @@ def test_a_disturbed_measurement_does_harm_within_bounds(name: str, factor: floa
     """The first two are of the teacher, the third is the first student's."""
     result, clock = run(name, tmp_path, {2: factor})
     assert 0.7 * clock.whole / 2 <= clock.true(result.program) <= 1.4 * clock.whole / 2
+
+
+@pytest.mark.parametrize("name", sorted(PASSES))
+def test_a_share_of_the_latency_is_the_teachers_and_a_speedup_that_of_the_program(name: str, tmp_path: Path) -> None:
+    teacher = canonical(program("resnet_b"))[0]
+    ctx = replace(context(teacher, tmp_path), target=Linear(present=False))
+    macs = teacher.cost().macs
+    half = PASSES[name]().run(teacher, ctx).program
+    same = PASSES[name]().run(half, replace(ctx, budget=Budget(latency="50%"))).program
+    quarter = PASSES[name]().run(half, ctx).program
+    assert 0.3 * macs < half.cost().macs <= 0.5 * macs
+    assert same.cost().macs == half.cost().macs
+    assert quarter.cost().macs <= 0.5 * half.cost().macs
