@@ -32,8 +32,8 @@ PIPELINES = {
     "sst2": (
         "canonicalize,prune.cofi{speedup=3,margin=0.97,hidden=false,batch=128,prune_lr=2e-4,prune_epochs=2,epochs=1,"
         "variants=0},distill.layerwise{layers=1,logits=0.5,hidden=0.5,epochs=1,variants=6}",
-        "prune.cofi{speedup=2,margin=0.95,hidden=false,batch=128,prune_lr=2e-4,prune_epochs=2,epochs=1,variants=0},"
-        "distill.layerwise{layers=1,logits=0.5,hidden=0.5,epochs=1,variants=4}",
+        "prune.cofi{speedup=2,margin=0.95,hidden=false,batch=128,prune_lr=2e-4,prune_epochs=1,epochs=1,variants=0},"
+        "distill.layerwise{layers=1,logits=0.5,hidden=0.5,epochs=1,variants=2}",
     ),
     "cifar10": (
         "canonicalize,prune.cofi{speedup=2.5,margin=0.95,width=false,prune_epochs=2,epochs=20,views=8}",
