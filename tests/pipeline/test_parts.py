@@ -26,7 +26,7 @@ class _Mixed(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stem, self.large = nn.Conv2d(3, 32, 3, padding=1), nn.Conv2d(32, 256, 5, padding=2)
-        self.down, self.norm = nn.Conv2d(256, 32, 8, 8), nn.LayerNorm(32)
+        self.down, self.norm = nn.Sequential(nn.MaxPool2d(8), nn.Conv2d(256, 32, 1)), nn.LayerNorm(32)
         self.qkv, self.head = nn.Linear(32, 96), nn.Linear(32, 5)
 
     def forward(self, x: Tensor) -> Tensor:
