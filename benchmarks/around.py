@@ -1,7 +1,8 @@
 """What passes run in: a target with some of its facts changed, a context, progress as lines, latencies in turns."""
 
+import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,17 @@ def resnet56(samples: int, seed: int) -> tuple[Program, DataSource]:
     teacher = canonical(frontend.load(data.shared() / "teachers" / "cifar10-resnet56" / "resnet56.pt2"))
     source = open_data(data.prepare_cifar10(facts.ROOT / ".compactor" / "benchmarks" / "cifar10"), teacher, seed)
     return teacher, replace(source, train=data.drawn(source.train, samples, seed))
+
+
+def kept(folder: Path, make: Callable[[Path], tuple[Program, dict[str, Any]]]) -> tuple[Program, dict[str, Any]]:
+    """A student and its row: made in the folder once, then read from there."""
+    student, row = folder / "student.pt2", folder / "row.json"
+    if not row.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        program, found = make(folder)
+        program.save(student)
+        row.write_text(json.dumps(found))
+    return frontend.load(student), json.loads(row.read_text())
 
 
 def opened(programs: Mapping[str, Program], ctx: PassContext, batch: int | None = None) -> dict[str, Session]:

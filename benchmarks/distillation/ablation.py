@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import data, facts
-from benchmarks.around import context, in_turns, predicted
+from benchmarks.around import context, in_turns, kept, predicted
 from compactor import frontend, scoring
 from compactor.ir.program import Program
 from compactor.passes.distill.layerwise import LayerwiseConfig, LayerwiseDistillation
@@ -72,10 +72,9 @@ def distiller(row: str, given: argparse.Namespace) -> Pass | None:
     return step(config(**shared))
 
 
-def train(row: str, sliced: PassResult, ctx: PassContext, given: argparse.Namespace) -> tuple[dict[str, Any], Program]:
+def train(row: str, sliced: PassResult, ctx: PassContext, given: argparse.Namespace) -> tuple[Program, dict[str, Any]]:
     """One row with one seed; ``sliced`` is the uniform student."""
     started = time.monotonic()
-    ctx.workspace.mkdir(parents=True, exist_ok=True)
     made = pruner(row, given).run(ctx.teacher, ctx) if row in PRUNED else sliced
     steps = [made.metrics[stage]["steps"] for stage in ("pruning", "finetuning") if stage in made.metrics]
     step, student = distiller(row, given), made.program
@@ -91,7 +90,7 @@ def train(row: str, sliced: PassResult, ctx: PassContext, given: argparse.Namesp
         "minutes": round((time.monotonic() - started) / 60, 1),
     }
     print(f"{row}, seed {ctx.seed}: {found}", flush=True)
-    return found, student
+    return student, found
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -110,12 +109,20 @@ def main(arguments: list[str] | None = None) -> int:
     teacher = canonical(frontend.load(data.shared() / "teachers" / "sst2-minilm"))
     source = data.shortened(open_data(data.shared() / "data" / "sst2", teacher, 0), given.samples)
     source = replace(source, train=data.drawn(source.train, given.train))
-    ctx = context(teacher, source, predicted(precisions=("float32",)), given.work)
+    settings = {key: getattr(given, key) for key in ("speedup", "hidden", "epochs", "batch", "train")}
+    work = given.work / "-".join(map(str, (*settings.values(), given.samples)))
+    ctx = context(teacher, source, predicted(precisions=("float32",)), work)
     sliced = pruner("uniform", given).run(teacher, ctx)
     students, rows = {"teacher": teacher}, {}
     for row in given.rows:
-        around = [replace(ctx, seed=seed, workspace=given.work / f"{row}-{seed}") for seed in given.seeds]
-        found, (students[row], *_) = zip(*(train(row, sliced, each, given) for each in around), strict=True)
+        made = [
+            kept(
+                ctx.workspace / f"{row}-{seed}",
+                lambda folder, row=row, seed=seed: train(row, sliced, replace(ctx, seed=seed, workspace=folder), given),
+            )
+            for seed in given.seeds
+        ]
+        (students[row], *_), found = zip(*made, strict=True)
         mean = statistics.fmean(f["test_accuracy"] for f in found)
         rows[row] = {"test_accuracy": round(mean, 2), "seeds": found}
     ms = in_turns(students, ctx)
@@ -123,7 +130,7 @@ def main(arguments: list[str] | None = None) -> int:
         rows[row] |= {"latency_ms": ms[row], "faster": round(ms["teacher"] / ms[row], 2)}
     score = scoring.accuracy(teacher, source.test or source.dev)
     result: dict[str, Any] = {
-        **facts.facts(0), **{key: getattr(given, key) for key in ("speedup", "hidden", "epochs", "batch", "train")},
+        **facts.facts(0), **settings,
         "teacher": {"test_accuracy": round(score, 2), "macs": teacher.cost().macs, "latency_ms": ms["teacher"]},
         "rows": rows,
     }  # fmt: skip

@@ -7,7 +7,6 @@ timed in turns. An interrupted run goes on where it was. Exit status 1 when a ba
 """
 
 import argparse
-import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks import facts
-from benchmarks.around import Like, Lines, context, in_turns, resnet56
-from compactor import frontend, scoring
+from benchmarks.around import Like, Lines, context, in_turns, kept, resnet56
+from compactor import scoring
 from compactor.ir.program import Program
 from compactor.passes.prune.cofi import CofiConfig, CofiPruning
 from compactor.pipeline.context import PassContext
@@ -28,20 +27,14 @@ WORK = facts.ROOT / ".compactor" / "benchmarks" / "constraint"
 
 def student(kind: str, ratio: float, ctx: PassContext, epochs: int) -> tuple[Program, dict[str, Any]]:
     """The student of a constraint, and its row."""
-    folder = ctx.workspace / f"{kind}-{ratio:g}"
-    row = folder / "row.json"
-    if not row.exists():
-        folder.mkdir(exist_ok=True)
-        config = CofiConfig(
-            constraint=kind, speedup=ratio, margin=1.0, prune_epochs=epochs, epochs=epochs, views=2, layerwise=0.0
-        )  # type: ignore[arg-type]
-        found = CofiPruning(config).run(ctx.teacher, replace(ctx, workspace=folder))
-        found.program.save(folder / "student.pt2")
-        wanted = ("constraint", "unit", "asked", "achieved", "off_percent", "latency_ms", "parameters", "macs")
-        made = {name: found.metrics[name] for name in wanted}
-        accuracy = scoring.accuracy(found.program, ctx.data.test or ctx.data.dev)
-        row.write_text(json.dumps({**made, "ratio": ratio, "test_accuracy": round(accuracy, 2)}))
-    return frontend.load(folder / "student.pt2"), json.loads(row.read_text())
+    config = CofiConfig(
+        constraint=kind, speedup=ratio, margin=1.0, prune_epochs=epochs, epochs=epochs, views=2, layerwise=0.0
+    )  # type: ignore[arg-type]
+    found = CofiPruning(config).run(ctx.teacher, ctx)
+    wanted = ("constraint", "unit", "asked", "achieved", "off_percent", "latency_ms", "parameters", "macs")
+    made = {name: found.metrics[name] for name in wanted}
+    accuracy = scoring.accuracy(found.program, ctx.data.test or ctx.data.dev)
+    return found.program, {**made, "ratio": ratio, "test_accuracy": round(accuracy, 2)}
 
 
 def verdict(latency: dict[str, Any], sizes: list[dict[str, Any]]) -> dict[str, Any]:
@@ -74,10 +67,14 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     teacher, source = resnet56(given.samples, given.seed)
     target = Like("host-cpu", precisions=("float32",))
-    ctx = context(teacher, source, target, given.work, given.seed, progress=Lines(60))
+    work = given.work / f"{given.samples}-{given.epochs}-{given.seed}"
+    ctx = context(teacher, source, target, work, given.seed, progress=Lines(60))
     programs, rows = {"teacher": ctx.apply(teacher, [("fold_batchnorm", {})])}, []
     for kind, ratio in (("latency", given.speedup), *(("size", r) for r in given.smaller)):
-        program, row = student(kind, ratio, ctx, given.epochs)
+        program, row = kept(
+            ctx.workspace / f"{kind}-{ratio:g}",
+            lambda folder, kind=kind, ratio=ratio: student(kind, ratio, replace(ctx, workspace=folder), given.epochs),
+        )
         rows.append(row)
         programs[f"{kind} {ratio:g}"] = ctx.apply(program, [("fold_batchnorm", {})])
         print(row, flush=True)
