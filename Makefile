@@ -8,6 +8,8 @@ PIP := $(BIN)/python -m pip install -q --no-compile -c constraints.txt
 WORKERS ?= 2
 DEMO := out/digits
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Tests start many processes, and all import the same thousands of modules: compiled once, whatever the shell says.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help setup demo test test-slow check format clean
 
