@@ -37,7 +37,7 @@ PIPELINES = {
     ),
     "cifar10": (
         "canonicalize,prune.cofi{speedup=2.5,margin=0.95,width=false,prune_epochs=2,epochs=20,views=8}",
-        "prune.cofi{speedup=1.6,margin=0.97,width=false,prune_epochs=2,epochs=20,views=8}",
+        "prune.cofi{speedup=1.6,margin=0.97,width=false,prune_epochs=2,epochs=12,views=8}",
     ),
 }
 """For every bar: the second goes on from the student of the first, and speeds it up."""
