@@ -3,10 +3,10 @@
 ``python -m benchmarks.distillation.ablation``. Three students are predicted to be ``--speedup`` times faster in float32
 than the teacher: ``uniform`` is sliced evenly and left as it is, ``one-shot`` is pruned and reconstructed without
 training, ``cofi`` is pruned and fine-tuned against the logits. The other rows train the uniform student: ``labels``
-without the teacher, the others against it. All take as many steps of the same batch. Rows with ``variants`` see samples
-that only the teacher labels beside the real ones, so fewer passes over each. The weights are chosen on ``dev``; the
-accuracy on ``test`` is reported, for every seed and as a mean, and the latency in float32, timed in turns with the
-teacher's.
+without the teacher, the others against it, ``last`` on its logits and the hidden state of its last layer. All take as
+many steps of the same batch. Rows with ``variants`` see samples that only the teacher labels beside the real ones, so
+fewer passes over each. The weights are chosen on ``dev``; the accuracy on ``test`` is reported, for every seed and as a
+mean, and the latency in float32, timed in turns with the teacher's.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import statistics
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,14 @@ from compactor.pipeline.request import open_data
 WORK = facts.ROOT / ".compactor" / "benchmarks" / "ablation"
 COPIES = 3
 ROWS = (
-    "uniform", "one-shot", "labels", "logits", "layerwise", "ted", "logits+variants", "layerwise+variants", "cofi",
+    "uniform", "one-shot", "labels", "logits", "layerwise", "last", "ted", "logits+variants", "layerwise+variants",
+    "last+variants", "cofi",
 )  # fmt: skip
 PRUNED = ("one-shot", "cofi")
 DISTILLED = {
     "logits": (LogitsDistillation, LogitsConfig),
     "layerwise": (LayerwiseDistillation, LayerwiseConfig),
+    "last": (LayerwiseDistillation, partial(LayerwiseConfig, layers=1, logits=0.5, hidden=0.5)),
     "ted": (TaskAwareDistillation, TedConfig),
 }
 
