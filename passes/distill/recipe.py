@@ -14,7 +14,7 @@ from compactor.training.cache import Teacher
 FLIP_AGREEMENT = 85.0
 """Percent of mirrored images on which the teacher must keep its opinion for mirroring to be of use."""
 
-_FEWEST_STEPS, _MOST_STEPS = 20, 2500
+_FEWEST_STEPS, _MOST_STEPS = 20, 2000
 """Of an epoch, for a batch to be as large as it is."""
 _LARGEST = 128
 

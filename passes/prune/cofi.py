@@ -4,6 +4,7 @@ CoFi (Xia et al., ACL 2022, arXiv 2204.00408) on the search space of any Program
 predicted latency of the target, through the same expected gates; gates of units act where their values are read.
 """
 
+import math
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -12,7 +13,7 @@ from pydantic import Field
 
 from compactor.ir.probe import verify_rules
 from compactor.ir.program import Program
-from compactor.ir.space import SearchSpace, space_of
+from compactor.ir.space import AxisGroup, SearchSpace, space_of
 from compactor.ir.subnet import Subnet
 from compactor.passes.distill import recipe as recipes
 from compactor.passes.distill.guidance import CACHE_GIB, pair_of
@@ -29,6 +30,8 @@ from compactor.pipeline.passes import Pass, PassConfig, PassResult
 from compactor.training import TrainConfig, fit
 
 _LAYERWISE = 0.9
+_STEPS = 1000
+"""Of pruning, that do by default."""
 _TRAVEL = 50.0
 """Distance that log alpha may travel in a short run, against 0.01 per step of the paper."""
 
@@ -40,7 +43,12 @@ class CofiConfig(ConstraintConfig, LogitsConfig):
     ``relation`` do not count.
     """
 
-    prune_epochs: int | None = Field(None, ge=1, description="passes over the data while pruning; half of the epochs")
+    width: bool | None = Field(
+        None, description="remove units of axis groups; by default where narrower kernels save time, or blocks are few"
+    )
+    prune_epochs: int | None = Field(
+        None, ge=1, description="passes over the data while pruning; half of the epochs, or what makes a thousand steps"
+    )
     prune_lr: float | None = Field(None, gt=0, description="highest learning rate of the weights while pruning")
     gate_lr: float | None = Field(None, gt=0, description="learning rate of gates and multipliers; by number of steps")
     warmup: int = Field(
@@ -64,7 +72,7 @@ class CofiPruning(Pass):
     """
 
     name: ClassVar[str] = "prune.cofi"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     requires: ClassVar[frozenset[str]] = frozenset({"canonical"})
     ensures: ClassVar[frozenset[str]] = frozenset({"trained"})
     after: ClassVar[tuple[str, ...]] = ("canonicalize", "search")
@@ -75,15 +83,18 @@ class CofiPruning(Pass):
         """Prune."""
         config, space = self.config, space_of(program)
         verify_rules(space)
-        least = self._chooser(space, *uniform(space, prunable(space, config), config.depth)).least
+        groups = prunable(space, config)
+        least = self._chooser(space, groups, *uniform(space, groups, config.depth)).least
         aim = aim_of(program, space, config, ctx, least)
         if aim.met:
             return PassResult(program, False, aim.skipped())
         aim.check(least)
+        if config.width is None:
+            groups = aim.narrowing(groups, self._chooser(space, [], *uniform(space, [], config.depth)).least)
         weight = self._layerwise(ctx)
         program = self._warmed_up(program, ctx, weight)
-        student, pruning = self._pruned(program, space, aim.constraint, ctx, weight)
-        sliced, subnet = self._sliced(program, student, aim)
+        student, pruning = self._pruned(program, space, groups, aim.constraint, ctx, weight)
+        sliced, subnet = self._sliced(program, student, groups, aim)
         tuned = self._tuning(weight).run(sliced, ctx)
         metrics: dict[str, Any] = {
             **aim.metrics(subnet),
@@ -104,12 +115,18 @@ class CofiPruning(Pass):
         return self._tuning(weight, epochs=self.config.warmup).run(program, replace(ctx, workspace=folder)).program
 
     def _pruned(
-        self, program: Program, space: SearchSpace, constraint: Constraint, ctx: PassContext, weight: float
+        self,
+        program: Program,
+        space: SearchSpace,
+        groups: list[AxisGroup],
+        constraint: Constraint,
+        ctx: PassContext,
+        weight: float,
     ) -> tuple[GatedStudent, dict[str, Any]]:
         """The student with trained gates and weights, and what to say of the training."""
         config, following = self.config, self._following(program, ctx, weight)
         training = self._training(program, ctx, following.epochs)
-        groups, blocks = prunable(space, config), [b.name for b in space.blocks] if config.depth else []
+        blocks = [b.name for b in space.blocks] if config.depth else []
         student = GatedStudent.of(
             program, space, [g.name for g in groups], blocks,
             start=config.start, dropout=config.dropout, seed=ctx.seed, shown=following.shown,
@@ -134,9 +151,11 @@ class CofiPruning(Pass):
 
     def _training(self, program: Program, ctx: PassContext, whole: int) -> TrainConfig:
         config = self.config
+        batch = recipes.batch_of(program, len(ctx.data.train), config.batch)
+        enough = math.ceil(_STEPS * batch / len(ctx.data.train))
         return TrainConfig(
-            epochs=config.prune_epochs or max(1, whole // 2),
-            batch=recipes.batch_of(program, len(ctx.data.train), config.batch),
+            epochs=config.prune_epochs or max(1, min(whole // 2, enough)),
+            batch=batch,
             accumulate=config.accumulate,
             optimizer="adamw",
             lr=config.prune_lr or _rate(program),
@@ -146,20 +165,20 @@ class CofiPruning(Pass):
             seconds=config.seconds,
         )
 
-    def _sliced(self, program: Program, student: GatedStudent, aim: Aim) -> tuple[Program, Subnet]:
+    def _sliced(
+        self, program: Program, student: GatedStudent, groups: list[AxisGroup], aim: Aim
+    ) -> tuple[Program, Subnet]:
         """The student that the gates leave, and its subnet."""
         with torch.no_grad():
-            chooser = self._chooser(aim.space, *student.gates.odds())
+            chooser = self._chooser(aim.space, groups, *student.gates.odds())
             folded = program.with_state(student.gated.folded(student.gates.values()))
         return aim.sliced(folded, chooser, self.config.rounds)
 
     # -- parts -----------------------------------------------------------------------------------------------------
 
-    def _chooser(self, space: SearchSpace, units: Any, blocks: Any) -> Chooser:
+    def _chooser(self, space: SearchSpace, groups: list[AxisGroup], units: Any, blocks: Any) -> Chooser:
         config = self.config
-        return Chooser(
-            space, prunable(space, config), units, blocks, smallest=config.smallest, multiple=config.multiple
-        )
+        return Chooser(space, groups, units, blocks, smallest=config.smallest, multiple=config.multiple)
 
     def _layerwise(self, ctx: PassContext) -> float:
         """The weight of hidden states."""

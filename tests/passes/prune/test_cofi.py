@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from compactor.ir.slicing import slice_program
 from compactor.ir.space import space_of
 from compactor.ir.subnet import Subnet
 from compactor.passes.prune.cofi import CofiConfig, CofiPruning
+from compactor.passes.prune.constraint import Aim, Constraint
 from compactor.passes.search.goal import Goal
 from compactor.pipeline.context import PassContext
 from compactor.pipeline.passes import PassResult
@@ -120,6 +122,28 @@ def test_blocks_alone(tmp_path: Path) -> None:
     found = prune(model, ctx, width=False, latency=latency(model, ctx, 0.8)).metrics
     assert found["subnet"]["dropped"] and not found["subnet"]["kept"]
     assert found["achieved"] <= found["asked"]
+
+
+@pytest.mark.parametrize(
+    ("cost", "share", "narrows"),
+    [
+        (lambda kernels: sum(k.macs for k in kernels), 0.8, True),
+        (lambda kernels: len(kernels), 0.99, True),  # half of that is more than blocks alone can save
+        (lambda kernels: len(kernels) ** 4, 0.9, False),
+    ],
+)
+def test_units_go_where_narrower_kernels_save_time(cost: Any, share: float, narrows: bool) -> None:
+    space = space_of(teacher("resnet_b"))
+
+    def milliseconds(subnet: Subnet) -> float:
+        return float(cost(space.kernels(subnet)))
+
+    whole = milliseconds(space.full())
+    constraint = Constraint("latency", "ms", whole, share * whole, milliseconds, lambda *gates: torch.zeros(()))
+    shallow = space.choose({}, [b.name for b in space.blocks])
+    groups = list(space.groups)
+    aim = Aim(space, constraint, cast(Goal, None))
+    assert aim.narrowing(groups, shallow) == (groups if narrows else [])
 
 
 def test_a_constraint_that_is_met_changes_nothing(tmp_path: Path) -> None:
