@@ -2,8 +2,8 @@
 
 ``python -m benchmarks.distillation.constraint``. The same training prunes to a latency of `host-cpu`, twice, and to
 several sizes. ``latency`` is what a build would do: of ResNet-56 it removes blocks alone, so latency comes in steps of
-a block. ``latency, units`` gates units too, to see how near gates come to what was asked. Reported are the latency asked
-for, predicted and measured, all in float32; and how fast a student pruned to a size is that is as accurate as
+a block. ``latency, units`` gates units too, to see how near gates come to what was asked. Reported are the latency
+asked for, predicted and measured, all in float32; and how fast a student pruned to a size is that is as accurate as
 ``latency``, interpolated between its neighbours. All students are timed in turns. An interrupted run goes on where it
 was. Exit status 1 when a bar is missed.
 """
