@@ -13,7 +13,8 @@ EFFORTS = ("quick", "balanced", "max")
 CPU = {
     "quick": "canonicalize,fold_batchnorm,quantize.fastest",
     "balanced": "canonicalize,search.uniform,distill.logits,fold_batchnorm,quantize.fastest",
-    "max": "canonicalize,prune.cofi{epochs=1,variants=0,layerwise=0.0},distill.assistant{ratio=10.0},"
+    "max": "canonicalize,prune.cofi{epochs=1,variants=0,margin=0.95,rounds=8,hidden=false,layerwise=0.0},"
+    "distill.assistant{ratio=20.0},"
     "distill.layerwise{layers=1,logits_if=unshared,logits=0.5,hidden=0.5},fold_batchnorm,quantize.mixed,"
     "quantize.qat{calibrate=false}",
 }

@@ -158,7 +158,7 @@ class CofiPruning(Pass):
             batch=batch,
             accumulate=config.accumulate,
             optimizer="adamw",
-            lr=config.prune_lr or _rate(program),
+            lr=config.prune_lr or _rate(program, batch),
             weight_decay=recipes.OTHERS.weight_decay if config.weight_decay is None else config.weight_decay,
             clip=recipes.OTHERS.clip,
             seed=ctx.seed,
@@ -210,6 +210,6 @@ class CofiPruning(Pass):
         return LayerwiseConfig(**{**own, "logits": 1 - weight, "hidden": weight, **changes})
 
 
-def _rate(program: Program) -> float:
+def _rate(program: Program, batch: int) -> float:
     """The rate of AdamW for the weights: networks with batch norms bear more."""
-    return recipes.OTHERS.lr if recipes.recipe_of(program) is recipes.OTHERS else 1e-3
+    return recipes.rate(recipes.OTHERS, batch) if recipes.recipe_of(program) is recipes.OTHERS else 1e-3
