@@ -31,7 +31,7 @@ def student(kind: str, ratio: float, ctx: PassContext, epochs: int) -> tuple[Pro
     """The student of a constraint, and its row."""
     constraint, _, units = kind.partition(", ")
     config = CofiConfig(
-        constraint=constraint, speedup=ratio, margin=1.0, width=True if units else None,
+        constraint=constraint, speedup=ratio, margin=1.0, rounds=8, width=True if units else None,
         prune_epochs=epochs, epochs=epochs, views=2, layerwise=0.0,
     )  # type: ignore[arg-type]  # fmt: skip
     found = CofiPruning(config).run(ctx.teacher, ctx)

@@ -14,6 +14,8 @@ _LEAST = 1.5
 """A student faster than predicted by more than this, beside the whole, or slower than the whole: the measurement was
 disturbed by other work."""
 
+_AGREED = 0.02
+"""Predictions that a measurement changes by no more than this stand."""
 _SLOPES = 0.2, 1.0
 """Of the logarithm of latency over that of its prediction: what does not shrink makes it less than one."""
 
@@ -45,7 +47,7 @@ class Ruler:
         expected, precision = self.fastest(kernels)
         self.correct_at(student, kernels, precision)
         now, _ = self.fastest(kernels)
-        return abs(now - expected) > 0.03 * expected
+        return abs(now - expected) > _AGREED * expected
 
     def correct_at(self, program: Program, kernels: Sequence[Kernel], precision: str) -> None:
         """Make the prediction at one precision agree with the measurement of this Program."""
