@@ -67,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Prune, time, compare, write ``results/constraint.json``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--speedup", type=float, default=3.0, help="of the latency")
-    parser.add_argument("--smaller", type=float, nargs="+", default=[2.0, 4.0, 8.0], help="the sizes")
+    parser.add_argument("--smaller", type=float, nargs="+", default=[2.0, 4.0], help="the sizes")
     parser.add_argument("--epochs", type=int, default=4, help="of pruning, and again of fine-tuning")
     parser.add_argument("--samples", type=int, default=15000, help="of the training split")
     parser.add_argument("--seed", type=int, default=0)
