@@ -16,7 +16,7 @@ CPU = {
     "max": "canonicalize,prune.cofi{epochs=1,variants=0,margin=0.95,rounds=8,hidden=false,layerwise=0.0},"
     "distill.assistant{ratio=20.0},"
     "distill.layerwise{layers=1,logits_if=unshared,logits=0.5,hidden=0.5},fold_batchnorm,quantize.mixed,"
-    "quantize.qat{calibrate=false}",
+    "quantize.qat{variants=0,calibrate=false}",
 }
 TENSORRT = dict(CPU)
 NPU = dict(CPU)
