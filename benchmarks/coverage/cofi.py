@@ -47,8 +47,8 @@ class Watched(CofiPruning):
     sliced: Program
     masked: Program
 
-    def _sliced(self, program: Program, student: Any, aim: Any) -> tuple[Program, Subnet]:
-        self.sliced, subnet = super()._sliced(program, student, aim)
+    def _sliced(self, program: Program, student: Any, groups: Any, aim: Any) -> tuple[Program, Subnet]:
+        self.sliced, subnet = super()._sliced(program, student, groups, aim)
         with torch.no_grad():
             self.masked = mask_program(program.with_state(student.gated.folded(student.gates.values())), subnet)
         return self.sliced, subnet
