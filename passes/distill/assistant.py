@@ -38,7 +38,7 @@ class AssistantDistillation(LogitsDistillation):
     """
 
     name: ClassVar[str] = "distill.assistant"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     Config: ClassVar[type[PassConfig]] = AssistantConfig
 
     def run(self, program: Program, ctx: PassContext) -> PassResult:

@@ -35,7 +35,7 @@ class LayerwiseDistillation(StudentPass):
     """
 
     name: ClassVar[str] = "distill.layerwise"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     Config: ClassVar[type[PassConfig]] = LayerwiseConfig
 
     def train(

@@ -49,7 +49,7 @@ class LogitsDistillation(StudentPass):
     """
 
     name: ClassVar[str] = "distill.logits"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     Config: ClassVar[type[PassConfig]] = LogitsConfig
 
     def train(

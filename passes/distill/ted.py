@@ -39,7 +39,7 @@ class TaskAwareDistillation(StudentPass):
     """
 
     name: ClassVar[str] = "distill.ted"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     Config: ClassVar[type[PassConfig]] = TedConfig
 
     def train(

@@ -39,6 +39,7 @@ class OneshotPruning(Pass):
     """
 
     name: ClassVar[str] = "prune.oneshot"
+    version: ClassVar[int] = 2
     requires: ClassVar[frozenset[str]] = frozenset({"canonical"})
     after: ClassVar[tuple[str, ...]] = ("canonicalize", "search")
     before: ClassVar[tuple[str, ...]] = ("distill", "fold_batchnorm", "quantize")

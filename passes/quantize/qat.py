@@ -57,7 +57,7 @@ class QuantizationAwareTraining(LogitsDistillation):
     """
 
     name: ClassVar[str] = "quantize.qat"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     requires: ClassVar[frozenset[str]] = frozenset({"canonical", "batchnorm_folded"})
     ensures: ClassVar[frozenset[str]] = frozenset({"trained"})
     after: ClassVar[tuple[str, ...]] = (

@@ -67,6 +67,7 @@ class AutoDistilSearch(Pass):
     """
 
     name: ClassVar[str] = "search.autodistil"
+    version: ClassVar[int] = 2
     requires: ClassVar[frozenset[str]] = frozenset({"canonical"})
     ensures: ClassVar[frozenset[str]] = frozenset({"trained"})
     after: ClassVar[tuple[str, ...]] = ("canonicalize",)

@@ -28,6 +28,7 @@ class DiswotSearch(Pass):
     """
 
     name: ClassVar[str] = "search.diswot"
+    version: ClassVar[int] = 2
     requires: ClassVar[frozenset[str]] = frozenset({"canonical"})
     after: ClassVar[tuple[str, ...]] = ("canonicalize",)
     before: ClassVar[tuple[str, ...]] = ("distill", "fold_batchnorm", "quantize")

@@ -45,6 +45,7 @@ class StoredSearch(Pass):
     """
 
     name: ClassVar[str] = "search.stored"
+    version: ClassVar[int] = 2
     requires: ClassVar[frozenset[str]] = frozenset({"canonical"})
     after: ClassVar[tuple[str, ...]] = ("canonicalize",)
     before: ClassVar[tuple[str, ...]] = ("distill", "fold_batchnorm", "quantize")

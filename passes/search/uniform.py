@@ -34,6 +34,7 @@ class UniformSearch(Pass):
     """
 
     name: ClassVar[str] = "search.uniform"
+    version: ClassVar[int] = 2
     requires: ClassVar[frozenset[str]] = frozenset({"canonical"})
     after: ClassVar[tuple[str, ...]] = ("canonicalize",)
     before: ClassVar[tuple[str, ...]] = ("distill", "fold_batchnorm", "quantize")
