@@ -1,7 +1,7 @@
 """What structure alone is worth: a pruned, distilled student in float32 against its teacher in float32.
 
 ``python -m benchmarks.distillation.structure [cifar10] [sst2]``. A student for every bar: `prune.cofi` to a speed-up
-and fine-tuned against the teacher, without quantization, and both once more from there. Both are
+and fine-tuned against the teacher, without quantization, most of them once more from there. Both are
 lowered for the same runtime in float32 and timed here in turns, batch 1, texts of 64 tokens. Students are chosen on
 ``dev``; accuracies are of ``test``. Every stage is stored in ``--work`` with checkpoints: a run that was stopped goes
 on where it was. Each case has its own place among the results. Exit status 1 when a bar is missed.

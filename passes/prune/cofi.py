@@ -83,17 +83,17 @@ class CofiPruning(Pass):
         """Prune."""
         config, space = self.config, space_of(program)
         verify_rules(space)
-        groups = prunable(space, config)
+        groups, blocks = prunable(space, config), [b.name for b in space.blocks] if config.depth else []
         least = self._chooser(space, groups, *uniform(space, groups, config.depth)).least
         aim = aim_of(program, space, config, ctx, least)
         if aim.met:
             return PassResult(program, False, aim.skipped())
         aim.check(least)
         if config.width is None:
-            groups = aim.narrowing(groups, self._chooser(space, [], *uniform(space, [], config.depth)).least)
+            groups = aim.narrowing(groups, blocks)
         weight = self._layerwise(ctx)
         program = self._warmed_up(program, ctx, weight)
-        student, pruning = self._pruned(program, space, groups, aim.constraint, ctx, weight)
+        student, pruning = self._pruned(program, space, groups, blocks, aim.constraint, ctx, weight)
         sliced, subnet = self._sliced(program, student, groups, aim)
         tuned = self._tuning(weight).run(sliced, ctx)
         metrics: dict[str, Any] = {
@@ -119,6 +119,7 @@ class CofiPruning(Pass):
         program: Program,
         space: SearchSpace,
         groups: list[AxisGroup],
+        blocks: list[str],
         constraint: Constraint,
         ctx: PassContext,
         weight: float,
@@ -126,7 +127,6 @@ class CofiPruning(Pass):
         """The student with trained gates and weights, and what to say of the training."""
         config, following = self.config, self._following(program, ctx, weight)
         training = self._training(program, ctx, following.epochs)
-        blocks = [b.name for b in space.blocks] if config.depth else []
         student = GatedStudent.of(
             program, space, [g.name for g in groups], blocks,
             start=config.start, dropout=config.dropout, seed=ctx.seed, shown=following.shown,

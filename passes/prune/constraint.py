@@ -1,7 +1,7 @@
 """What pruning has to meet: latency on the target, size or MACs, of subnets and in expectation."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -92,13 +92,13 @@ class Aim:
                 "ask for more, set a smaller `smallest` or `multiple`, or see `compactor inspect` for what is pinned",
             )
 
-    def narrowing(self, groups: list[AxisGroup], shallow: Subnet) -> list[AxisGroup]:
+    def narrowing(self, groups: list[AxisGroup], blocks: Sequence[str]) -> list[AxisGroup]:
         """The groups to prune: all, or none where narrower kernels hardly save time and blocks alone will do.
 
-        ``shallow`` has all units, and no block that may go; it has to reach half of the limit, to leave a choice.
+        Without any of ``blocks``, those that may go, half of the limit has to be reached: that leaves a choice.
         """
         constraint, full = self.constraint, self.space.full()
-        if constraint.kind != "latency" or constraint.cost(shallow) > constraint.limit / 2:
+        if constraint.kind != "latency" or constraint.cost(self.space.choose({}, blocks)) > constraint.limit / 2:
             return groups
         narrow = self.space.choose({g.name: range(max(1, g.size // 2)) for g in groups}, [])
         macs, time = (cost(narrow) / cost(full) for cost in (lambda s: self.space.cost(s).macs, constraint.cost))
