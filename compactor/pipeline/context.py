@@ -74,28 +74,48 @@ class PassContext:
         Measurements are interleaved with the teacher and corrected to its first one, so that a machine whose speed
         drifts still ranks candidates; they go through the ledger, so that a resumed build takes the same decisions.
         """
-        if not (self.target.present and self.backend.installed()):
+        if not self.measures:
             return predicted(self.target, program)
 
         def measure() -> Latency:
             with TemporaryDirectory(dir=self.workspace) as folder:
-                session = self.backend.open(self.backend.lower(program, self.target, Path(folder)), batch=1)
+                session = self._opened(program, folder)
                 return _steady(lambda: self._corrected(program, session))
 
         return self.ledger(program, measure) if self.ledger is not None else measure()
 
+    def compared(self, programs: "Mapping[str, Program]") -> dict[str, Latency]:
+        """The same of several Programs, those that are measured in turns with one another: the next run may differ.
+
+        Settles which of them is faster where `latency`, whose drift is only that of the teacher, leaves it open.
+        """
+        if not self.measures:
+            return {name: predicted(self.target, program) for name, program in programs.items()}
+        with TemporaryDirectory(dir=self.workspace) as folder:
+            sessions = {name: self._opened(program, mkdtemp(dir=folder)) for name, program in programs.items()}
+            return self._in_turns(sessions)
+
+    @property
+    def measures(self) -> bool:
+        """Whether latencies are measured: the device and its runtime are here."""
+        return self.target.present and self.backend.installed()
+
     def _corrected(self, program: "Program", session: Session) -> Latency:
-        inputs = program.example_inputs(batch=1)
         if program is self.teacher:
-            return self.target.measure(session, inputs)
+            return self.target.measure(session, program.example_inputs(batch=1))
+        return self._in_turns({"program": session})["program"]
+
+    def _in_turns(self, sessions: Mapping[str, Session]) -> dict[str, Latency]:
         known = self.latency(self.teacher).p50
-        found = self.target.compare({"teacher": self._reference, "program": session}, inputs)
-        return found["program"].scaled(known / found["teacher"].p50)
+        found = self.target.compare({"": self._reference, **sessions}, self.teacher.example_inputs(batch=1))
+        return {name: found[name].scaled(known / found[""].p50) for name in sessions}
+
+    def _opened(self, program: "Program", folder: str) -> Session:
+        return self.backend.open(self.backend.lower(program, self.target, Path(folder)), batch=1)
 
     @cached_property
     def _reference(self) -> Session:
-        folder = Path(mkdtemp(dir=self.workspace))
-        return self.backend.open(self.backend.lower(self.teacher, self.target, folder), batch=1)
+        return self._opened(self.teacher, mkdtemp(dir=self.workspace))
 
 
 def _steady(measure: Callable[[], Latency]) -> Latency:

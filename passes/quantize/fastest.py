@@ -12,6 +12,9 @@ from compactor.passes.quantize.judge import Judge
 from compactor.pipeline.context import PassContext
 from compactor.pipeline.passes import Pass, PassConfig, PassResult
 
+_UNSURE = 0.2
+"""Models measured one after the other on a machine that is not quiet may swap places within this share."""
+
 
 class FastestConfig(PassConfig):
     """Options of `quantize.fastest`.
@@ -30,6 +33,8 @@ class FastestConfig(PassConfig):
 class Fastest(Pass):
     """Make every precision the target runs, time and score each, keep the fastest that is accurate enough.
 
+    Those within a fifth of the fastest are timed again, in turns.
+
     The student is the yardstick, not the teacher: where ``dev`` was set aside from what the teacher learned, the
     teacher's score on it is beyond reach; the gate holds the student to the build's drop. Where the runtime is here,
     the lowered models are scored. A precision over the size budget is passed over while another one fits. Metrics:
@@ -37,7 +42,7 @@ class Fastest(Pass):
     """
 
     name: ClassVar[str] = "quantize.fastest"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     requires: ClassVar[frozenset[str]] = frozenset({"canonical", "batchnorm_folded"})
     after: ClassVar[tuple[str, ...]] = ("canonicalize", "fold_batchnorm", "search.uniform", "distill.logits")
     Config: ClassVar[type[PassConfig]] = FastestConfig
@@ -68,6 +73,7 @@ class Fastest(Pass):
             raise UnsupportedError(
                 f"no precision can be made for {ctx.target.name}: {reasons}", "choose another target"
             )
+        _settle(accurate(fitting(made, ctx.budget.size), floor), ctx)
         chosen = choose(made, floor, ctx.budget.size, self.config.tie)
         ctx.progress.note(f"precision: {chosen.precision}, {chosen.latency}")
         metrics = {
@@ -89,17 +95,38 @@ def choose(made: Sequence[Candidate], floor: float, size: int | None, tie: float
 
     Where none is accurate enough, the most accurate one that fits, the faster of equals.
     """
-    fitting = [c for c in made if size is None or (c.size or 0) <= size] or [min(made, key=lambda c: c.size or 0)]
-    accurate = [c for c in fitting if _score(c) >= floor]
-    if accurate:
-        best = min(map(_p50, accurate))
-        tied = [c for c in accurate if _p50(c) <= best * (1 + tie)]
-        chosen = min(tied, key=lambda c: (_rank(c), _p50(c)))
-    else:
-        tied, chosen = [], max(fitting, key=lambda c: (_score(c), -_p50(c)))
+    small = fitting(made, size)
+    good = accurate(small, floor)
+    tied = near(good, tie)
+    chosen = min(tied, key=lambda c: (_rank(c), _p50(c))) if tied else max(small, key=lambda c: (_score(c), -_p50(c)))
     for candidate in made:
-        candidate.reason = _reason(candidate, chosen, fitting, accurate, tied)
+        candidate.reason = _reason(candidate, chosen, small, good, tied)
     return chosen
+
+
+def fitting(made: Sequence[Candidate], size: int | None) -> list[Candidate]:
+    """Those within the size budget, or the smallest where none is."""
+    return [c for c in made if size is None or (c.size or 0) <= size] or [min(made, key=lambda c: c.size or 0)]
+
+
+def accurate(candidates: Sequence[Candidate], floor: float) -> list[Candidate]:
+    """Those that score enough."""
+    return [c for c in candidates if _score(c) >= floor]
+
+
+def near(candidates: Sequence[Candidate], share: float) -> list[Candidate]:
+    """Those at most this share slower than the fastest."""
+    best = min(map(_p50, candidates), default=0.0)
+    return [c for c in candidates if _p50(c) <= best * (1 + share)]
+
+
+def _settle(contenders: Sequence[Candidate], ctx: PassContext) -> None:
+    """Time those in turns whose latencies, measured one after the other, are too near to tell which is faster."""
+    close = {c.precision: c for c in near(contenders, _UNSURE)}
+    if len(close) > 1:
+        programs = {name: c.program for name, c in close.items() if c.program is not None}
+        for name, latency in ctx.compared(programs).items():
+            close[name].latency = latency
 
 
 def _rank(candidate: Candidate) -> int:
@@ -118,18 +145,18 @@ def _p50(candidate: Candidate) -> float:
 def _reason(
     candidate: Candidate,
     chosen: Candidate,
-    fitting: Sequence[Candidate],
-    accurate: Sequence[Candidate],
+    small: Sequence[Candidate],
+    good: Sequence[Candidate],
     tied: Sequence[Candidate],
 ) -> str:
     if candidate is chosen:
-        if not accurate:
+        if not good:
             return "none is accurate enough; the most accurate"
         return "fastest" if len(tied) == 1 else "as fast as the fastest, and the simplest of those"
-    if candidate not in fitting:
+    if candidate not in small:
         return "larger than the size budget"
-    if accurate and candidate not in accurate:
+    if good and candidate not in good:
         return "not accurate enough"
     if candidate in tied:
         return f"no faster than {chosen.precision}, which is simpler"
-    return f"slower than {chosen.precision}" if accurate else f"less accurate than {chosen.precision}"
+    return f"slower than {chosen.precision}" if good else f"less accurate than {chosen.precision}"

@@ -32,12 +32,13 @@ class Mixed(Fastest):
     Quantizers are those of `quantize.ptq`; what is predicted to gain nothing by them on the target loses them, and then
     those that cost most accuracy for the time they save, until ``dev`` holds. Conversions between int8 and float layers
     count. Where the device is here, mixtures are measured like all candidates, also those that take conversions for
-    free, which some runtimes fuse. Metrics: those of `quantize.fastest`, ``between`` (the precision of float layers),
-    ``exact`` (nodes in float for accuracy) and ``layers`` (precision, predicted microseconds and reason of each).
+    free, which some runtimes fuse, and those that take layers for what the runtime's own profile says. Metrics: those
+    of `quantize.fastest`, ``between`` (the precision of float layers), ``exact`` (nodes in float for accuracy) and
+    ``layers`` (precision, microseconds as they were chosen by, and reason of each).
     """
 
     name: ClassVar[str] = "quantize.mixed"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     needs: ClassVar[dict[str, str]] = {"nncf": "quantize"}
     Config: ClassVar[type[PassConfig]] = MixedConfig
 
@@ -69,14 +70,15 @@ class Mixed(Fastest):
 
         times = {c.precision: c.latency.p50 for c in floats if c.latency is not None}
         between = min(filter(fits, times), key=times.__getitem__, default="float32")
+        plain = next(c for c in floats if c.precision == between)
         payoff = Payoff.predicted(found.program, found.plan, ctx.target, between)
-        return Mixing(found, payoff, between, floor, judge, ctx, self.config.probes)
+        return Mixing(found, payoff, between, plain, floor, judge, ctx, self.config.probes)
 
 
 def _described(mixing: Mixing, chosen: Mixture | None, precision: str) -> dict[str, Any]:
     """Every kernel's precision and why; without a mixture all are in ``precision``."""
     between, layers = precision if chosen is None else chosen.between, []
-    for i, layer in enumerate(mixing.payoff.layers):
+    for i, layer in enumerate((mixing if chosen is None else chosen).payoff.layers):
         own = "int8" if chosen is not None and i in chosen.layers else between
         why = f"{precision} throughout" if chosen is None else mixing.reason(i, chosen)
         times = {"float_us": round(layer.float_us, 3), "int8_us": round(layer.int8_us, 3)}

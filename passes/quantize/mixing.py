@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 from compactor.errors import UnsupportedError
 from compactor.ir.program import Program
@@ -12,6 +12,7 @@ from compactor.passes.quantize.calibrate import Calibrated
 from compactor.passes.quantize.candidates import Candidate, tried
 from compactor.passes.quantize.judge import Judge
 from compactor.passes.quantize.payoff import Payoff
+from compactor.passes.quantize.profiled import profiled
 from compactor.passes.quantize.sensitivity import ranked, relieved, runner
 from compactor.pipeline.context import PassContext
 
@@ -24,24 +25,30 @@ _LEAST_US = 1e-3
 
 @dataclass(frozen=True)
 class Mixture:
-    """A candidate, its int8 ``layers`` by number, the precision of others, and nodes that are exact for accuracy."""
+    """A candidate, its int8 ``layers`` by number, the precision of others, and nodes that are exact for accuracy.
+
+    ``payoff`` is what it was chosen by.
+    """
 
     candidate: Candidate
     layers: frozenset[int]
     between: str
+    payoff: Payoff
     exact: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Mixing:
-    """A calibrated Program, and what its layers pay on the target in int8 instead of in ``between``.
+    """A calibrated Program, and what its layers are predicted to pay on the target in int8 instead of in ``between``.
 
-    ``floor`` is the least score on dev; ``probes`` are the samples that rank layers.
+    ``plain`` is the Program in ``between`` throughout; ``floor`` the least score on dev; ``probes`` are the samples
+    that rank layers.
     """
 
     found: Calibrated
     payoff: Payoff
     between: str
+    plain: Candidate
     floor: float
     judge: Judge
     ctx: PassContext
@@ -50,22 +57,26 @@ class Mixing:
     def candidates(self) -> list[Mixture]:
         """Int8 as `quantize.ptq` makes it, the same with ``between`` in between, and what pays; each once."""
         every = frozenset(range(len(self.payoff.layers)))
-        made = [Mixture(self._tried("int8", every, "float32"), every, "float32")]
+        made = [Mixture(self._tried("int8", every, "float32"), every, "float32", self.payoff)]
         if self.between != "float32":
-            made.append(Mixture(self._tried(f"int8+{self.between}", every, self.between), every, self.between))
-        for label, choose in self._ways(every).items():
+            whole = self._tried(f"int8+{self.between}", every, self.between)
+            made.append(Mixture(whole, every, self.between, self.payoff))
+        for label, (payoff, choose) in self._ways(every, made[-1].candidate).items():
             layers, exact, reason = self._accurate(choose)
             if layers not in [m.layers for m in made]:
                 candidate = Candidate(label, reason=reason) if reason else self._tried(label, layers, self.between)
-                made.append(Mixture(candidate, layers, self.between, exact))
+                made.append(Mixture(candidate, layers, self.between, payoff, exact))
         return made
 
-    def _ways(self, every: frozenset[int]) -> dict[str, Choose]:
+    def _ways(self, every: frozenset[int], whole: Candidate) -> dict[str, tuple[Payoff, Choose]]:
         """Only measuring can tell what conversions cost, so the others are for devices that are here."""
-        ways: dict[str, Choose] = {"mixed": self.payoff.cheapest}
-        if self.ctx.target.present and self.ctx.backend.installed():
-            ways["mixed, conversions free"] = lambda exact: self.payoff.cheapest(exact, conversions=0.0)
-            ways["mixed, all that is accurate"] = lambda exact: self.payoff.closed(every - self.payoff.layers_of(exact))
+        payoff = self.payoff
+        ways: dict[str, tuple[Payoff, Choose]] = {"mixed": (payoff, payoff.cheapest)}
+        if self.ctx.measures:
+            ways["mixed, conversions free"] = payoff, partial(payoff.cheapest, conversions=0.0)
+            ways["mixed, all that is accurate"] = payoff, lambda exact: payoff.closed(every - payoff.layers_of(exact))
+        if (timed := profiled(payoff, self.plain, whole, self.ctx)) is not None:
+            ways["mixed, as profiled"] = timed, timed.cheapest
         return ways
 
     def _accurate(self, choose: Choose) -> tuple[frozenset[int], tuple[str, ...], str]:
@@ -107,7 +118,7 @@ class Mixing:
 
     def reason(self, number: int, mixture: Mixture) -> str:
         """Why a layer has its precision in a mixture."""
-        layer = self.payoff.layers[number]
+        layer = mixture.payoff.layers[number]
         if number in mixture.layers:
             return "int8 is faster" if layer.gain > 0 else "int8 like its neighbours: no conversion"
         if not set(layer.nodes).isdisjoint(mixture.exact):

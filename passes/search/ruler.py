@@ -30,7 +30,7 @@ class Ruler:
     def __init__(self, program: Program, ctx: PassContext) -> None:
         self._ctx = ctx
         self._measured: dict[str, dict[float, float]] = {p: {} for p in ctx.target.precisions}
-        self._present = ctx.target.present and ctx.backend.installed()
+        self._present = ctx.measures
         self.whole = ctx.latency(program).p50
         if self._present:
             for precision in ctx.target.precisions:

@@ -1,10 +1,13 @@
 """`quantize.fastest`: what pays on the target wins, and every other precision is told why not."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from compactor.backend import Lowered, Session
 from compactor.budget import Budget
@@ -106,6 +109,59 @@ def test_where_the_runtime_is_here_the_lowered_model_is_scored(tmp_path: Path) -
     assert [c["score"] for c in found] == pytest.approx([share, share]) and share < 100
     assert [c["size"] for c in found] == [7, 8]
     assert not [p for p in tmp_path.iterdir() if p.is_dir()]
+
+
+@dataclass(frozen=True)
+class Here(Device):
+    """A device that is here, on which what runs alone beside the teacher looks up to a tenth faster than it is."""
+
+    present: bool = True
+
+    def measure(self, session: Session, inputs: Sequence[Tensor]) -> Latency:
+        """The teacher's."""
+        return Latency(4.0, "measured")
+
+    def compare(self, sessions: Mapping[str, Session], inputs: Sequence[Tensor]) -> dict[str, Latency]:
+        """By precision; alone with the teacher, int8 seems the faster one."""
+        flattered = 0.9 if len(sessions) == 2 else 1.0
+        found = {}
+        for name, session in sessions.items():
+            precision = str(session)
+            found[name] = Latency(self.times[precision] * (flattered if precision == "int8" else 1.0), "measured")
+        return found
+
+
+@dataclass(frozen=True)
+class Named:
+    """A session that knows its precision."""
+
+    precision: str
+
+    def __str__(self) -> str:
+        return self.precision
+
+    def __call__(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Class 0 of ten."""
+        return (torch.eye(10)[:1].expand(len(inputs[0]), 10),)
+
+
+class Opening(Stubborn):
+    """As the above; its sessions know their precision."""
+
+    def open(self, lowered: Lowered, *, threads: int | None = None, batch: int | None = None) -> Session:
+        """By the model's precision."""
+        return Named(lowered.precision)  # type: ignore[return-value]
+
+
+def test_close_candidates_are_timed_in_turns(tmp_path: Path) -> None:
+    pytest.importorskip("nncf")
+    whole = _prepared()
+    device = Here(times={"float32": 4.0, "bfloat16": 1.0, "int8": 1.05})
+    ctx = context(whole, tmp_path, device=device, backend=Opening())
+    result = Fastest(FastestConfig(samples=4, drop=100, tie=0.0)).run(whole, ctx)
+    times = {c["precision"]: c["latency"]["p50"] for c in result.metrics["candidates"] if "latency" in c}
+    assert result.metrics["chosen"] == "bfloat16" and times == pytest.approx(dict(device.times))
+    assert not [p for p in tmp_path.iterdir() if not p.name.startswith("tmp")]
 
 
 def _candidate(precision: str, p50: float, score: float, size: int | None = None) -> Candidate:

@@ -14,16 +14,19 @@ from compactor.errors import UsageError
 from compactor.ir.kernels import Kernel
 from compactor.ir.program import Program
 from compactor.ir.quantized import is_dequantize
+from compactor.ir.quantizing import quantized
 from compactor.ir.verify import verify
 from compactor.ir.workload import PRODUCTS
 from compactor.latency import KernelTime, Latency
 from compactor.passes.canonicalize.canonicalize import canonical
 from compactor.passes.canonicalize.fold_batchnorm import folded_program
 from compactor.passes.quantize.calibrate import CalibrationConfig, calibrated
+from compactor.passes.quantize.candidates import Candidate
 from compactor.passes.quantize.judge import Judge
 from compactor.passes.quantize.mixed import Mixed, MixedConfig
 from compactor.passes.quantize.mixing import Mixing
 from compactor.passes.quantize.payoff import Payoff
+from compactor.passes.quantize.profiled import profiled
 from compactor.target import predicted
 from compactor.targets.registry import profiles
 from tests.models import program
@@ -141,7 +144,7 @@ def test_what_costs_most_for_its_time_becomes_exact_first(tmp_path: Path) -> Non
     found = calibrated(whole, ctx, CalibrationConfig(samples=8, bits=3))
     payoff = Payoff.predicted(found.program, found.plan, ctx.target, "bfloat16")
     judge = Judge.of(ctx, 12)
-    mixing = Mixing(found, payoff, "bfloat16", 99.0, judge, ctx, probes=8)
+    mixing = Mixing(found, payoff, "bfloat16", Candidate("bfloat16"), 99.0, judge, ctx, probes=8)
     mixtures = {m.candidate.precision: m for m in mixing.candidates()}
     mixed = mixtures["mixed"]
     assert mixtures["int8"].candidate.score is not None and mixtures["int8"].candidate.score < 99
@@ -202,6 +205,32 @@ def test_onnx_runtime_refuses_other_precisions_between(tmp_path: Path) -> None:
     assert "float32 between quantizers" in OnnxBackend().supports(made.evolve(between="float16"), Layered())[0]  # type: ignore[arg-type]
     assert "bfloat16" in OnnxBackend().supports(made, Layered())[0]  # type: ignore[arg-type]
     assert not OnnxBackend().supports(made.evolve(between="float32"), Layered())  # type: ignore[arg-type]
+
+
+def test_a_profile_tells_what_layers_take(tmp_path: Path) -> None:
+    whole, here = prepared("resnet_b"), profiles.resolve("host-cpu")
+    ctx = replace(context(whole, tmp_path, backend=OpenVINOBackend()), target=here)
+    found = calibrated(whole, ctx, CalibrationConfig(samples=4))
+    payoff = Payoff.predicted(found.program, found.plan, here, "float32")
+    plain = Candidate("float32", whole, Latency(2.0, "measured"))
+    int8 = Candidate("int8", quantized(found.program, found.plan), Latency(1.0, "measured"))
+    timed = profiled(payoff, plain, int8, ctx)
+    assert timed is not None and [layer.nodes for layer in timed.layers] == [layer.nodes for layer in payoff.layers]
+    for precision, ms in (("float_us", 2.0), ("int8_us", 1.0)):
+        times = [getattr(layer, precision) for layer in timed.layers]
+        assert min(times) > 0 and 0.5 * ms < sum(times) / 1e3 <= 1.001 * ms
+    assert timed.conversions == payoff.conversions and not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_profiled_stays_as_predicted(tmp_path: Path) -> None:
+    whole = prepared("resnet_b")
+    ctx = context(whole, tmp_path, device=Layered())
+    found = calibrated(whole, ctx, CalibrationConfig(samples=4))
+    payoff = Payoff.predicted(found.program, found.plan, ctx.target, "bfloat16")
+    plain = Candidate("float32", whole, Latency(2.0, "predicted"))
+    assert profiled(payoff, plain, plain, ctx) is None
+    here = replace(ctx, backend=OpenVINOBackend(), target=profiles.resolve("host-cpu"))
+    assert profiled(payoff, plain, Candidate("int8", reason="no"), here) is None
 
 
 @pytest.mark.slow
