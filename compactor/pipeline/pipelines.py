@@ -10,13 +10,14 @@ from compactor.target import Target
 
 EFFORTS = ("quick", "balanced", "max")
 
+_PRUNE = "prune.cofi{{epochs=1,variants=0,margin=0.95,rounds=8,hidden=false,way={way},layerwise=0.0}}"
+_TRAIN = "distill.layerwise{layers=1,logits_if=unshared,logits=0.5,hidden=0.5}"
+
 CPU = {
     "quick": "canonicalize,fold_batchnorm,quantize.fastest",
     "balanced": "canonicalize,search.uniform,distill.logits,fold_batchnorm,quantize.fastest",
-    "max": "canonicalize,prune.cofi{epochs=1,variants=0,margin=0.95,rounds=8,hidden=false,layerwise=0.0},"
-    "distill.assistant{ratio=20.0},"
-    "distill.layerwise{layers=1,logits_if=unshared,logits=0.5,hidden=0.5},fold_batchnorm,quantize.mixed,"
-    "quantize.qat{variants=0,calibrate=false}",
+    "max": f"canonicalize,{_PRUNE.format(way=0.6)},{_TRAIN},{_PRUNE.format(way=1.0)},{_TRAIN},"
+    "fold_batchnorm,quantize.mixed,quantize.qat{variants=0,calibrate=false,tolerance=0.3}",
 }
 TENSORRT = dict(CPU)
 NPU = dict(CPU)

@@ -72,11 +72,11 @@ class CofiPruning(Pass):
     """
 
     name: ClassVar[str] = "prune.cofi"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     requires: ClassVar[frozenset[str]] = frozenset({"canonical"})
     ensures: ClassVar[frozenset[str]] = frozenset({"trained"})
     after: ClassVar[tuple[str, ...]] = ("canonicalize", "search")
-    before: ClassVar[tuple[str, ...]] = ("distill", "fold_batchnorm", "quantize")
+    before: ClassVar[tuple[str, ...]] = ("fold_batchnorm", "quantize")
     Config: ClassVar[type[PassConfig]] = CofiConfig
 
     def run(self, program: Program, ctx: PassContext) -> PassResult:

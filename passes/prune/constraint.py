@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pydantic import Field
@@ -25,6 +25,9 @@ _PAYING = 0.5
 """Of the logarithm of the arithmetic that narrower kernels save, the share that latency has to follow. On a CPU it
 follows with 0.2 to 0.4 for ResNet-56 and 0.8 to 0.9 for MiniLM."""
 
+_ROOM = 0.7
+"""Share of the limit that blocks alone have to reach, so that there is a choice between them."""
+
 
 class ConstraintConfig(RangeConfig):
     """Options of every pruning pass: what to meet, and how far groups may shrink."""
@@ -33,6 +36,9 @@ class ConstraintConfig(RangeConfig):
     hidden: bool = Field(True, description="let the residual axis of transformers shrink too")
     width: bool | None = Field(True, description="remove units of axis groups")
     depth: bool = Field(True, description="remove blocks")
+    way: float = Field(
+        1.0, gt=0, le=1, description="how far to go now, as a share of the logarithm; another pass goes the rest"
+    )
 
 
 @dataclass(frozen=True)
@@ -95,10 +101,10 @@ class Aim:
     def narrowing(self, groups: list[AxisGroup], blocks: Sequence[str]) -> list[AxisGroup]:
         """The groups to prune: all, or none where narrower kernels hardly save time and blocks alone will do.
 
-        Without any of ``blocks``, those that may go, half of the limit has to be reached: that leaves a choice.
+        They will do where some stay: without any of ``blocks``, those that may go, a good deal of the limit is left.
         """
         constraint, full = self.constraint, self.space.full()
-        if constraint.kind != "latency" or constraint.cost(self.space.choose({}, blocks)) > constraint.limit / 2:
+        if constraint.kind != "latency" or constraint.cost(self.space.choose({}, blocks)) > _ROOM * constraint.limit:
             return groups
         narrow = self.space.choose({g.name: range(max(1, g.size // 2)) for g in groups}, [])
         macs, time = (cost(narrow) / cost(full) for cost in (lambda s: self.space.cost(s).macs, constraint.cost))
@@ -147,7 +153,9 @@ class Aim:
 def aim_of(program: Program, space: SearchSpace, config: ConstraintConfig, ctx: PassContext, least: Subnet) -> Aim:
     """What the options and the budget ask for; ``least`` is the smallest subnet that pruning may end in."""
     goal = Goal(program, config, ctx)
-    return Aim(space, _constraint(space, config, ctx, goal, least), goal)
+    constraint = _constraint(space, config, ctx, goal, least)
+    limit = constraint.whole ** (1 - config.way) * constraint.limit**config.way
+    return Aim(space, replace(constraint, limit=limit), goal)
 
 
 def _constraint(

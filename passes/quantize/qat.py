@@ -1,10 +1,12 @@
 """`QuantizationAwareTraining`: weights and scales trained under rounding, against the teacher."""
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from compactor import scoring
 from compactor.budget import Budget
 from compactor.ir.program import Program
 from compactor.ir.quantizing import quantized, split
@@ -40,6 +42,9 @@ class QatConfig(LogitsConfig, CalibrationConfig):
     calibrate: bool = Field(
         True, description="false: train the quantizers that the model has, and leave a model without any as it is"
     )
+    tolerance: float | None = Field(
+        None, ge=0, description="leave a model as it is that rounding costs at most this many points on dev"
+    )
     temperature: float = Field(1.0, gt=0, description="softens teacher and student")
     loss: Literal["kl", "dkd", "topk"] = Field("topk", description="Hinton's divergence, the decoupled, or by rank")
     attention_maps: float = Field(0.0, ge=0, description="weight of the attention maps; the teacher runs every step")
@@ -72,30 +77,49 @@ class QuantizationAwareTraining(LogitsDistillation):
         return integers(target) if self.config.calibrate else []
 
     def run(self, program: Program, ctx: PassContext) -> PassResult:
-        """Calibrate and train. Metrics: those of `distill.logits` and `quantize.ptq`."""
+        """Calibrate and train. Metrics: those of `distill.logits` and `quantize.ptq`, or ``skipped`` with why."""
         if self.config.calibrate:
             found = calibrated(program, ctx, self.config)
         elif program.precision == "int8":
             found = Calibrated(*split(program), {"given": True})
         else:
             return PassResult(program, False, {"skipped": f"the model is {program.precision}"})
-        train = augmented(ctx, self.config.variants)
-        ctx = replace(ctx, data=replace(ctx.data, train=train))
         teacher = Teacher(ctx.teacher)
         metric, score = scored(lambda state: runner(*_at(found, state)), teacher, ctx)
         before = score({})
+        facts = self._spared(found, before, teacher, ctx)
+        state: State = {}
+        if facts is None:
+            state, facts = self._trained(found, score, before, teacher, ctx)
+        trained, plan = _at(found, state)
+        plan.check(ctx.backend.rules)
+        metrics = {"metric": metric, **facts, **counts(plan), "calibration": found.facts}
+        return PassResult(quantized(trained, plan).evolve(between=program.between), True, metrics)
+
+    def _spared(self, found: Calibrated, before: float, teacher: Teacher, ctx: PassContext) -> dict[str, Any] | None:
+        """What to say of a model that rounding costs too little to train it; None where it is to be trained."""
+        if self.config.tolerance is None:
+            return None
+        exact = scored(lambda state: scoring.scorable(found.program), teacher, ctx)[1]({})
+        if exact - before > self.config.tolerance:
+            return None
+        reason = f"rounding costs no more than {self.config.tolerance:g} points"
+        return {"skipped": reason, "exact": exact, "before": before}
+
+    def _trained(
+        self, found: Calibrated, score: Callable[[State], float], before: float, teacher: Teacher, ctx: PassContext
+    ) -> tuple[State, dict[str, Any]]:
+        """The state that scores best, none where training does not better it, and what to say of the training."""
+        train = augmented(ctx, self.config.variants)
+        ctx = replace(ctx, data=replace(ctx.data, train=train))
         inside = self._inside(found.program, ctx)
         student = inside.student if inside else found.program
         objective = self.objective(found.program, teacher, ctx, inside)
         module = fake_quantized(student, found.plan, dropout=self.config.dropout)
         settings = self._settings(found.program, ctx, None if inside else objective.count)
         result, known = self.fitted(module, objective, settings, selection(score, before, ctx), ctx)
-        facts = {"metric": metric, **described(result, before), "samples": len(train), **known}
-        state: State = result.state if result.score is not None and result.score >= before else {}
-        trained, plan = _at(found, state)
-        plan.check(ctx.backend.rules)
-        metrics = {**facts, **counts(plan), "calibration": found.facts}
-        return PassResult(quantized(trained, plan).evolve(between=program.between), True, metrics)
+        better = result.score is not None and result.score >= before
+        return result.state if better else {}, {**described(result, before), "samples": len(train), **known}
 
     def _inside(self, program: Program, ctx: PassContext) -> Inside | None:
         """What is compared inside: with the teacher folded like the student, so that they share their names."""

@@ -191,6 +191,23 @@ def test_without_labels_agreement_decides(tmp_path: Path) -> None:
     assert trained("convolutional", ctx, epochs=1).metrics["metric"] == "dev agreement"
 
 
+@pytest.mark.parametrize("calibrate", [True, False])
+def test_what_rounding_costs_too_little_is_left_as_it_is(calibrate: bool, tmp_path: Path) -> None:
+    ctx = around("convolutional", tmp_path)
+    whole = folded(ctx.teacher)
+    plain = PostTrainingQuantization(PtqConfig(samples=8)).run(whole, ctx).program
+    config = QatConfig(**FAST, calibrate=calibrate, tolerance=100.0)
+    result = QuantizationAwareTraining(config).run(whole if calibrate else plain, replace(ctx, progress=Stop(0)))
+    assert result.program.fingerprint == plain.fingerprint
+    assert result.metrics["skipped"] == "rounding costs no more than 100 points" and "steps" not in result.metrics
+    assert result.metrics["exact"] - result.metrics["before"] <= 100
+
+
+def test_what_rounding_costs_more_is_trained(tmp_path: Path) -> None:
+    found = trained("encoder", around("encoder", tmp_path), bits=2, epochs=1, tolerance=0.0).metrics
+    assert found["steps"] > 0 and "skipped" not in found
+
+
 def test_training_that_does_not_help_leaves_the_calibrated_model(tmp_path: Path) -> None:
     ctx = around("convolutional", tmp_path)
     plain = PostTrainingQuantization(PtqConfig(samples=8)).run(folded(ctx.teacher), ctx).program

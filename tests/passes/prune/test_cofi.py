@@ -124,6 +124,18 @@ def test_blocks_alone(tmp_path: Path) -> None:
     assert found["achieved"] <= found["asked"]
 
 
+@pytest.mark.parametrize("kind", ["latency", "macs"])
+def test_two_passes_share_the_way(kind: str, tmp_path: Path) -> None:
+    model = teacher("mobilenet_v2")
+    ctx = around(model, tmp_path)
+    options = {"constraint": kind, "speedup": 4.0, "prune_epochs": 1, "epochs": 1}
+    first = prune(model, ctx, way=0.5, latency=latency(model, ctx, 0.25), **options)
+    asked, whole = first.metrics["asked"], first.metrics["whole"]
+    assert asked == pytest.approx(whole / 2) and 0.9 * asked <= first.metrics["achieved"] <= asked
+    second = prune(first.program, ctx, latency=latency(model, ctx, 0.25), **{**options, "speedup": 2.0})
+    assert 0.9 * whole / 4 <= second.metrics["achieved"] <= whole / 4
+
+
 @pytest.mark.parametrize(
     ("cost", "share", "narrows"),
     [
