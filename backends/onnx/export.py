@@ -67,7 +67,7 @@ def _export(exported: ExportedProgram) -> Any:
             f"writing ONNX needs onnxscript: {error}", "install it with pip install 'compactor[onnx]'"
         ) from error
     try:
-        with _quiet():
+        with _quiet(), _operators_once():
             program = torch.onnx.export(exported, dynamo=True, optimize=True, verbose=False, opset_version=OPSET)
     except torch.onnx.OnnxExporterError as error:
         reason = str(error.__cause__ or error).strip().splitlines()[0]
@@ -91,3 +91,29 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
+
+
+_TABLES: dict[int, Any] = {}
+
+
+@contextlib.contextmanager
+def _operators_once() -> Iterator[None]:
+    """The exporter reads its table of operators anew for every model, which takes longer than small models do."""
+    try:
+        from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+        read = ONNXRegistry.__dict__["from_torchlib"]
+    except (ImportError, KeyError):  # It is not public: another torch may have it elsewhere, and takes its time.
+        yield
+        return
+
+    def remembered(cls: type, opset_version: int) -> Any:
+        if opset_version not in _TABLES:
+            _TABLES[opset_version] = read.__get__(None, cls)(opset_version=opset_version)
+        return _TABLES[opset_version]
+
+    ONNXRegistry.from_torchlib = classmethod(remembered)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        ONNXRegistry.from_torchlib = read  # type: ignore[method-assign]

@@ -106,12 +106,16 @@ class PassContext:
         return self._in_turns({"program": session})["program"]
 
     def _in_turns(self, sessions: Mapping[str, Session]) -> dict[str, Latency]:
-        known = self.latency(self.teacher).p50
         found = self.target.compare({"": self._reference, **sessions}, self.teacher.example_inputs(batch=1))
-        return {name: found[name].scaled(known / found[""].p50) for name in sessions}
+        return {name: found[name].scaled(self._known / found[""].p50) for name in sessions}
 
     def _opened(self, program: "Program", folder: str) -> Session:
         return self.backend.open(self.backend.lower(program, self.target, Path(folder)), batch=1)
+
+    @cached_property
+    def _known(self) -> float:
+        """Milliseconds of the teacher, to which measurements are corrected."""
+        return self.latency(self.teacher).p50
 
     @cached_property
     def _reference(self) -> Session:

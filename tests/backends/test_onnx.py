@@ -45,6 +45,21 @@ def kernels(path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Coun
     return Counter(node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node)
 
 
+def test_the_table_of_operators_is_read_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    registration = pytest.importorskip("torch.onnx._internal.exporter._registration")
+    program, first, second = form("residual", "float32"), tmp_path / "first.onnx", tmp_path / "second.onnx"
+    write_onnx(program, first)
+
+    def again(cls: type, opset_version: int) -> None:
+        raise AssertionError("read again")
+
+    own = classmethod(again)
+    monkeypatch.setattr(registration.ONNXRegistry, "from_torchlib", own)
+    write_onnx(program, second)
+    assert first.read_bytes() == second.read_bytes()
+    assert registration.ONNXRegistry.__dict__["from_torchlib"] is own, "what others call stays what it was"
+
+
 def test_linears_run_on_integers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     found = kernels(Path("encoder"), monkeypatch, tmp_path)
     assert found["MatMulIntegerToFloat"] == 7
