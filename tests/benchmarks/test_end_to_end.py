@@ -1,6 +1,8 @@
 """The parts of the end-to-end benchmark on a tiny teacher and tiny data, in the real runtime."""
 
 import json
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -100,6 +102,13 @@ def test_the_fastest_student_within_the_drop_counts() -> None:
     }  # fmt: skip
     assert end_to_end.curve(rows, students) == {"0.5": 6, "1": 9, "2": 9, "3": 12}
     assert end_to_end.curve(rows, ["c"])["2"] is None
+
+
+def test_a_build_that_was_stopped_counts_all_its_runs(tmp_path: Path) -> None:
+    notes = tmp_path / "seconds.json"
+    notes.write_text("60.0")
+    status, seconds = end_to_end._timed(subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"]), notes)
+    assert status == 3 and seconds > 60 and json.loads(notes.read_text()) == seconds
 
 
 def test_cifar10_splits_do_not_overlap(shared: Path, tmp_path: Path) -> None:
