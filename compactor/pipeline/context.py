@@ -1,6 +1,6 @@
 """What a pass may use beside its Program: everything of other packages reaches it through here."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,10 @@ from compactor.target import Target, predicted
 
 if TYPE_CHECKING:
     from compactor.ir.program import Program
+
+
+_TRIES = 3
+"""How often a measurement is made while the machine is not quiet."""
 
 
 class Progress(Protocol):
@@ -85,15 +89,18 @@ class PassContext:
         return self.ledger(program, measure) if self.ledger is not None else measure()
 
     def compared(self, programs: "Mapping[str, Program]") -> dict[str, Latency]:
-        """The same of several Programs, those that are measured in turns with one another: the next run may differ.
+        """The same of several Programs, measured in turns with one another and not kept in the ledger.
 
-        Settles which of them is faster where `latency`, whose drift is only that of the teacher, leaves it open.
+        Settles which of them is faster where `latency`, which times each beside the teacher alone, leaves it open.
         """
         if not self.measures:
             return {name: predicted(self.target, program) for name, program in programs.items()}
         with TemporaryDirectory(dir=self.workspace) as folder:
             sessions = {name: self._opened(program, mkdtemp(dir=folder)) for name, program in programs.items()}
-            return self._in_turns(sessions)
+            found = [self._in_turns(sessions)]
+            while any(latency.warning for latency in found[-1].values()) and len(found) < _TRIES:
+                found.append(self._in_turns(sessions))
+        return {name: _median([turns[name] for turns in found]) for name in sessions}
 
     @property
     def measures(self) -> bool:
@@ -125,6 +132,10 @@ class PassContext:
 def _steady(measure: Callable[[], Latency]) -> Latency:
     """The median of up to three measurements, more than one where the machine was not quiet."""
     found = [measure()]
-    while found[-1].warning is not None and len(found) < 3:
+    while found[-1].warning is not None and len(found) < _TRIES:
         found.append(measure())
+    return _median(found)
+
+
+def _median(found: Sequence[Latency]) -> Latency:
     return sorted(found, key=lambda latency: latency.p50)[len(found) // 2]
