@@ -73,7 +73,7 @@ class Fastest(Pass):
             raise UnsupportedError(
                 f"no precision can be made for {ctx.target.name}: {reasons}", "choose another target"
             )
-        _settle(accurate(fitting(made, ctx.budget.size), floor), ctx)
+        _settle(_accurate(_fitting(made, ctx.budget.size), floor), ctx)
         chosen = choose(made, floor, ctx.budget.size, self.config.tie)
         ctx.progress.note(f"precision: {chosen.precision}, {chosen.latency}")
         metrics = {
@@ -95,26 +95,26 @@ def choose(made: Sequence[Candidate], floor: float, size: int | None, tie: float
 
     Where none is accurate enough, the most accurate one that fits, the faster of equals.
     """
-    small = fitting(made, size)
-    good = accurate(small, floor)
-    tied = near(good, tie)
+    small = _fitting(made, size)
+    good = _accurate(small, floor)
+    tied = _near(good, tie)
     chosen = min(tied, key=lambda c: (_rank(c), _p50(c))) if tied else max(small, key=lambda c: (_score(c), -_p50(c)))
     for candidate in made:
         candidate.reason = _reason(candidate, chosen, small, good, tied)
     return chosen
 
 
-def fitting(made: Sequence[Candidate], size: int | None) -> list[Candidate]:
+def _fitting(made: Sequence[Candidate], size: int | None) -> list[Candidate]:
     """Those within the size budget, or the smallest where none is."""
     return [c for c in made if size is None or (c.size or 0) <= size] or [min(made, key=lambda c: c.size or 0)]
 
 
-def accurate(candidates: Sequence[Candidate], floor: float) -> list[Candidate]:
+def _accurate(candidates: Sequence[Candidate], floor: float) -> list[Candidate]:
     """Those that score enough."""
     return [c for c in candidates if _score(c) >= floor]
 
 
-def near(candidates: Sequence[Candidate], share: float) -> list[Candidate]:
+def _near(candidates: Sequence[Candidate], share: float) -> list[Candidate]:
     """Those at most this share slower than the fastest."""
     best = min(map(_p50, candidates), default=0.0)
     return [c for c in candidates if _p50(c) <= best * (1 + share)]
@@ -122,7 +122,7 @@ def near(candidates: Sequence[Candidate], share: float) -> list[Candidate]:
 
 def _settle(contenders: Sequence[Candidate], ctx: PassContext) -> None:
     """Time those in turns whose latencies, measured one after the other, are too near to tell which is faster."""
-    close = {c.precision: c for c in near(contenders, _UNSURE)}
+    close = {c.precision: c for c in _near(contenders, _UNSURE)}
     if len(close) > 1:
         programs = {name: c.program for name, c in close.items() if c.program is not None}
         for name, latency in ctx.compared(programs).items():
