@@ -113,11 +113,13 @@ def test_bars_of_the_students() -> None:
     made = {
         "good": rows(float32=90.0, qat_W8A8=89.7, ptq_W4A8=80.0, qat_W4A8=87.0),
         "bad": rows(float32=90.0, qat_W8A8=89.69, ptq_W4A8=80.0, qat_W4A8=86.9),
+        "ranked": rows(float32=90.0, ptq_W4A8=80.0, qat_W4A8=86.9, **{"qat-top3_W4A8": 87.0}),
         "unhurt": rows(float32=90.0, ptq_W4A8=90.5, qat_W4A8=90.1),
     }
     figures, passed = qat.bars(made)
     assert passed == {
-        "good W8A8": True, "good W4A8": True, "bad W8A8": False, "bad W4A8": False, "unhurt W4A8": True,
+        "good W8A8": True, "good W4A8": True, "bad W8A8": False, "bad W4A8": False, "ranked W4A8": True,
+        "unhurt W4A8": True,
     }  # fmt: skip
     assert figures["good recovered W4A8"] == 0.7 and figures["good lost W8A8"] == 0.3
     assert figures["unhurt recovered W4A8"] is None
