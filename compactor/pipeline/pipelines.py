@@ -16,7 +16,7 @@ _TRAIN = "distill.layerwise{layers=1,logits_if=unshared,logits=0.5,hidden=0.5}"
 CPU = {
     "quick": "canonicalize,fold_batchnorm,quantize.fastest",
     "balanced": "canonicalize,search.uniform,distill.logits,fold_batchnorm,quantize.fastest",
-    "max": f"canonicalize,{_PRUNE.format(way=0.6)},{_TRAIN},{_PRUNE.format(way=1.0)},{_TRAIN},"
+    "max": f"canonicalize,{_PRUNE.format(way=0.8)},{_TRAIN},{_PRUNE.format(way=1.0)},{_TRAIN},"
     "fold_batchnorm,quantize.mixed,quantize.qat{variants=0,calibrate=false,tolerance=0.3}",
 }
 TENSORRT = dict(CPU)

@@ -1,6 +1,7 @@
 """Hidden states of a frozen teacher, computed once per sample and view and kept on disk in bfloat16."""
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from compactor.data import Split
@@ -57,7 +59,7 @@ class Kept:
     """What a frozen `Guided` teacher shows of a split: logits in float32, hidden states in bfloat16, without padding.
 
     View ``epoch % count`` is computed when it is first asked for, in one pass over the split, and mapped from files in
-    ``folder`` from then on: asked again for the same teacher and data, the teacher does not run.
+    ``folder`` from then on: asked again for the same teacher and data, by whatever process, the teacher does not run.
     """
 
     def __init__(
@@ -135,41 +137,51 @@ class Kept:
             found: Named = self.teacher(*as_trained(inputs, device))
         return found
 
-    def _path(self, number: int, part: str) -> Path:
-        return self.folder / f"view{number}.{part}"
-
     def _load(self, number: int) -> _View:
-        filters = hashlib.sha256(b"".join(p.detach().numpy().tobytes() for p in self.teacher.projections.parameters()))
-        drawn = self.views.key if self.views else ""
-        parts = (self.pair.teacher.fingerprint, filters.hexdigest(), self._names, self.split.fingerprint, number, drawn)
-        key = hashlib.sha256(repr(parts).encode()).hexdigest()
-        index = checkpoint.load(self._path(number, "index"), key)
-        if index is None:
-            index = {"key": key, **self._compute(number)}
-            checkpoint.save(self._path(number, "index"), index)
+        key = self._key(number)
+        folder = self.folder / f"{key}.outputs"
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_suffix(".lock")):
+            index = checkpoint.load(folder / "index", key)
+            if index is None or not _complete(folder, index):
+                index = {"key": key, **self._compute(number, folder)}
+                checkpoint.save(folder / "index", index)
+            os.utime(folder)
         offsets: list[Tensor] = index["offsets"]
         states = {}
         for i, name in enumerate(self._names):
             total, width = int(offsets[i][-1]), index["widths"][i]
-            path = str(self._path(number, f"states{i}"))
-            values = torch.from_file(path, shared=False, size=total * width, dtype=torch.bfloat16)
+            values = torch.from_file(str(_states(folder, i)), shared=False, size=total * width, dtype=torch.bfloat16)
             states[name] = Rows(values.view(total, width), offsets[i])
         mask = None if index["mask"] is None else Rows(index["mask"][:, None], index["mask_offsets"])
         return _View(index["logits"], states, mask, index["length"])
 
-    def _compute(self, number: int) -> dict[str, Any]:
-        # Files change one by one: without their index none of them counts.
-        self._path(number, "index").unlink(missing_ok=True)
+    def _key(self, number: int) -> str:
+        filters = hashlib.sha256(b"".join(p.detach().numpy().tobytes() for p in self.teacher.projections.parameters()))
+        shown = (self.split.fingerprint, number, self.views.key if self.views else "")
+        made = (self.pair.teacher.fingerprint, filters.hexdigest(), self._names, bfloat16_is_fast())
+        return hashlib.sha256(repr((made, shown)).encode()).hexdigest()
+
+    def _compute(self, number: int, folder: Path) -> dict[str, Any]:
         made = _Made(len(self._names))
         with ExitStack() as stack:
-            files = [
-                stack.enter_context(checkpoint.whole(self._path(number, f"states{i}"))) for i in range(len(self._names))
-            ]
+            files = [stack.enter_context(checkpoint.whole(_states(folder, i))) for i in range(len(self._names))]
             for indices in torch.split(torch.arange(len(self.split)), _BATCH):
                 found = self._run(seen(self.split, self.views, indices, number).inputs)
                 made.add(found, self._names, files)
                 self.progress.update(int(indices[-1]) + 1, len(self.split), f"view {number}: teacher's hidden states")
         return made.index()
+
+
+def _states(folder: Path, layer: int) -> Path:
+    return folder / f"states{layer}"
+
+
+def _complete(folder: Path, index: dict[str, Any]) -> bool:
+    """Whether every file holds what the index says; a store that is cleaned up may lose one before the other."""
+    sizes = [2 * int(offsets[-1]) * width for offsets, width in zip(index["offsets"], index["widths"], strict=True)]
+    files = [_states(folder, i) for i in range(len(sizes))]
+    return all(f.exists() and f.stat().st_size == size for f, size in zip(files, sizes, strict=True))
 
 
 class _Made:

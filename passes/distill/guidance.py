@@ -60,7 +60,8 @@ def guidance(
     train, count = ctx.data.train, config.views if views else 1
     epochs = config.epochs or paid_epochs(program, ctx, count)
     if config.cache and epochs > count:
-        kept = Kept(pair, teacher, train, ctx.workspace, views=views, count=count, progress=ctx.progress)
+        folder = ctx.outputs or ctx.workspace
+        kept = Kept(pair, teacher, train, folder, views=views, count=count, progress=ctx.progress)
         size = kept.bytes()
         if size is not None and size <= config.cache * 2**30:
             return kept, epochs

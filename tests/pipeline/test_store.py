@@ -83,7 +83,9 @@ def test_outputs_of_teachers_are_shared_and_pruned(tmp_path: Path) -> None:
     store = Store(tmp_path)
     files = [store.outputs() / f"{name}.outputs" for name in "ab"]
     for age, file in enumerate(files):
-        file.write_bytes(bytes(100))
+        if age:  # hidden states are folders
+            file.mkdir()
+        (file / "states0" if age else file).write_bytes(bytes(100))
         os.utime(file, (time.time() - 100 * age,) * 2)
     assert store.prune(limit_bytes=150) == [files[1]] and files[0].exists()
     assert store.prune(limit_days=0) == [files[0]] and not files[0].exists()

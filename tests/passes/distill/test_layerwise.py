@@ -1,5 +1,6 @@
 """`distill.layerwise` and `distill.ted` on small teachers: with labels, without, repeated, resumed."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,16 @@ def test_states_are_kept_where_they_are_shown_again_and_fit(which: str, data: Da
     assert kept(epochs=1) is False
     assert kept(epochs=2, cache=1e-6) is False
     assert kept(epochs=1, logits_if="unkept") is None
+
+
+def test_two_students_share_the_states_that_are_kept(data: DataSource, tmp_path: Path) -> None:
+    shared = tmp_path / "outputs"
+    for number in range(2):
+        (tmp_path / str(number)).mkdir()
+        ctx = replace(context(encoder(), data, tmp_path / str(number)), outputs=shared)
+        student = sliced(encoder(), drop=number)
+        assert distil("layerwise", student, ctx, layers=1).metrics["kept"]
+        assert len(list(shared.glob("*/index"))) == 1
 
 
 def test_logits_instead_are_those_of_the_other_pass(data: DataSource, tmp_path: Path) -> None:
