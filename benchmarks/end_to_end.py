@@ -3,6 +3,7 @@
 ``python -m benchmarks.end_to_end cifar10`` (or ``sst2``), with ``--effort max`` for several students. Every build is
 timed from an empty store; then the teacher at float32, at bfloat16, quantised by NNCF's defaults, and the students run
 interleaved in OpenVINO at batch 1, and each is scored on the whole test split. Exit status 1 when a bar is missed.
+``--beside`` measures artifacts built otherwise with them, for the curve; the bars are the builds' alone.
 """
 
 import argparse
@@ -199,7 +200,7 @@ def curve(rows: Mapping[str, Any], students: Collection[str]) -> dict[str, float
 def verdict(result: Mapping[str, Any], bars: Bars) -> dict[str, Any]:
     """Every bar with its value, of the fastest student within the drop, or of the most accurate one."""
     rows, students = result["contenders"], result["builds"]
-    teacher, *peers = (row for name, row in rows.items() if name not in students)
+    teacher, *peers = (row for name, row in rows.items() if name.startswith("teacher"))
 
     def drop(name: str) -> float:
         return round(teacher["accuracy"] - rows[name]["accuracy"], 3)
@@ -239,6 +240,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--latency", nargs="+", help="one build for each; default by effort")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, help="folder for data, stores and artifacts")
+    parser.add_argument("--beside", nargs="+", type=Path, default=[], help="other artifacts, for the curve")
     parser.add_argument(
         "--reuse", action="store_true", help="compare artifacts of earlier builds; go on with those stopped"
     )
@@ -258,8 +260,9 @@ def main(arguments: list[str] | None = None) -> int:
         )
         artifacts[name] = own / "artifact"
     result = {"benchmark": case.name, **facts.facts(given.seed), "effort": given.effort, "builds": builds}
+    artifacts |= {f"beside {folder.parent.name}": folder for folder in given.beside}
     result |= compare(case, artifacts)
-    result["curve"] = curve(result["contenders"], builds)
+    result["curve"] = curve(result["contenders"], artifacts)
     result["bars"] = verdict(result, BARS[given.effort])
     path = facts.write("-".join(["end_to_end", case.name, *([given.effort] * (given.effort != "balanced"))]), result)
     print(f"{table(result)}\n{path.relative_to(facts.ROOT)}")

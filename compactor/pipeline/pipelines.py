@@ -11,12 +11,13 @@ from compactor.target import Target
 EFFORTS = ("quick", "balanced", "max")
 
 _PRUNE = "prune.cofi{{epochs=1,variants=0,margin=0.95,rounds=8,hidden=false,way={way},layerwise=0.0}}"
-_TRAIN = "distill.layerwise{layers=1,logits_if=unkept,logits=0.5,hidden=0.5}"
+_TRAIN = "distill.layerwise{{layers=1,logits_if=unkept,logits=0.5,hidden=0.5,share={share}}}"
 
 CPU = {
     "quick": "canonicalize,fold_batchnorm,quantize.fastest",
     "balanced": "canonicalize,search.uniform,distill.logits,fold_batchnorm,quantize.fastest",
-    "max": f"canonicalize,{_PRUNE.format(way=0.8)},{_TRAIN},{_PRUNE.format(way=1.0)},{_TRAIN},"
+    "max": f"canonicalize,{_PRUNE.format(way=0.8)},{_TRAIN.format(share=0.25)},"
+    f"{_PRUNE.format(way=1.0)},{_TRAIN.format(share=1.0)},"
     "fold_batchnorm,quantize.mixed,quantize.qat{variants=0,calibrate=false,tolerance=0.3}",
 }
 TENSORRT = dict(CPU)

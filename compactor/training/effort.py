@@ -27,16 +27,16 @@ def sample_macs(program: Program, split: Split) -> float:
     return macs * min(1.0, max(0.5, mean / program.inputs[0].shape[1]))
 
 
-def epochs(effort: str, student: Program, teacher: Program, split: Split, views: int) -> int:
-    """Epochs that the effort pays for, when the teacher answers once for each of ``views`` views.
+def epochs(effort: str, student: Program, teacher: Program, split: Split, views: int, *, share: float = 1.0) -> int:
+    """Epochs that a share of the effort pays for, when the teacher answers once for each of ``views`` views.
 
     A training step costs three forwards (Kaplan et al., arXiv 2001.08361, section 2.1).
     """
     asked = views * sample_macs(teacher, split) * len(split)
-    return affordable(effort, 3 * sample_macs(student, split) * len(split), asked)
+    return affordable(effort, 3 * sample_macs(student, split) * len(split), asked, share=share)
 
 
-def affordable(effort: str, epoch: float, before: float = 0.0) -> int:
-    """Epochs of ``epoch`` multiply-accumulates each that the effort pays for, after ``before`` of them."""
+def affordable(effort: str, epoch: float, before: float = 0.0, *, share: float = 1.0) -> int:
+    """Epochs of ``epoch`` multiply-accumulates each that a share of the effort pays for, after ``before`` of them."""
     low, high = EPOCHS[effort]
-    return max(low, min(high, int((MACS[effort] - before) / epoch)))
+    return max(low, min(high, int((share * MACS[effort] - before) / epoch)))

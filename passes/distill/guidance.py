@@ -7,7 +7,7 @@ from pydantic import Field
 from compactor.errors import UnsupportedError
 from compactor.ir.program import Program
 from compactor.passes.distill.logits import LogitsConfig, LogitsDistillation
-from compactor.passes.distill.student import StudentConfig, paid_epochs
+from compactor.passes.distill.student import StudentConfig, epochs_of
 from compactor.pipeline.context import PassContext
 from compactor.training.kept import Kept
 from compactor.training.pairing import Pair
@@ -58,11 +58,11 @@ def guidance(
     States are kept where every view is shown more than once, and all fit in ``cache``.
     """
     train, count = ctx.data.train, config.views if views else 1
-    epochs = config.epochs or paid_epochs(program, ctx, count)
+    epochs = epochs_of(config, program, ctx, count)
     if config.cache and epochs > count:
         folder = ctx.outputs or ctx.workspace
         kept = Kept(pair, teacher, train, folder, views=views, count=count, progress=ctx.progress)
         size = kept.bytes()
         if size is not None and size <= config.cache * 2**30:
             return kept, epochs
-    return None, config.epochs or paid_epochs(program, ctx, None)
+    return None, epochs_of(config, program, ctx, None)

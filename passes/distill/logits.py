@@ -6,7 +6,7 @@ from pydantic import Field
 
 from compactor.ir import padding
 from compactor.ir.program import Program
-from compactor.passes.distill.student import StudentConfig, StudentPass, paid_epochs
+from compactor.passes.distill.student import StudentConfig, StudentPass, epochs_of
 from compactor.pipeline.context import PassContext
 from compactor.pipeline.passes import PassConfig
 from compactor.training import Result, Selection, taps
@@ -61,7 +61,7 @@ class LogitsDistillation(StudentPass):
         relation = Relation(self.canonical(ctx), student.outputs, config.relation) if config.relation else None
         objective = self.objective(program, teacher, ctx, relation)
         views, count = objective.views, objective.count
-        epochs = paid_epochs(program, ctx, None if relation else count)
+        epochs = epochs_of(config, program, ctx, None if relation else count)
         module = student.module(train=True, dropout=config.dropout)
         result, metrics = self.fitted(module, objective, self.settings(program, ctx, epochs), selection, ctx)
         labels = bool(config.label_weight and ctx.data.train.labelled)

@@ -27,6 +27,7 @@ class StudentConfig(PassConfig):
     """Options of every pass that trains a student; what is not given is chosen by kind of model, data and effort."""
 
     epochs: int | None = Field(None, ge=1, description="passes over the training split")
+    share: float = Field(1.0, gt=0, le=1, description="without epochs: how much of what the effort pays for to spend")
     lr: float | None = Field(None, gt=0, description="highest learning rate")
     batch: int | None = Field(None, ge=1, description="samples per step")
     accumulate: int = Field(1, ge=1, description="micro-batches per step")
@@ -113,11 +114,11 @@ class StudentPass(Pass):
         return Views(len(ctx.data.train), shift, flip, ctx.seed) if shift or flip else None
 
     def settings(self, program: Program, ctx: PassContext, epochs: int) -> TrainConfig:
-        """How the student is trained, for ``epochs`` unless the options say otherwise."""
+        """How the student is trained for so many epochs."""
         recipe, config = recipes.recipe_of(program), self.config
         batch = recipes.batch_of(program, len(ctx.data.train), config.batch)
         return TrainConfig(
-            epochs=config.epochs or epochs,
+            epochs=epochs,
             batch=batch,
             accumulate=config.accumulate,
             optimizer=recipe.optimizer,
@@ -142,13 +143,18 @@ def described(result: Result, before: float) -> dict[str, Any]:
     return {**facts, "stopped": result.stopped} if result.stopped else facts
 
 
-def paid_epochs(program: Program, ctx: PassContext, count: int | None) -> int:
-    """Epochs that the effort pays for: the teacher runs once for each of ``count`` views, or in every step."""
+def epochs_of(config: StudentConfig, program: Program, ctx: PassContext, count: int | None) -> int:
+    """Epochs that were asked for or that the effort pays for.
+
+    The teacher runs once for each of ``count`` views, or with None in every step.
+    """
+    if config.epochs:
+        return config.epochs
     train = ctx.data.train
     if count is not None:
-        return effort.epochs(ctx.effort, program, ctx.teacher, train, count)
+        return effort.epochs(ctx.effort, program, ctx.teacher, train, count, share=config.share)
     sample = 3 * effort.sample_macs(program, train) + effort.sample_macs(ctx.teacher, train)
-    return effort.affordable(ctx.effort, sample * len(train))
+    return effort.affordable(ctx.effort, sample * len(train), share=config.share)
 
 
 def selection(score: Callable[[State], float], before: float, ctx: PassContext) -> Selection:

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from compactor.ir.program import Program
 from compactor.passes.distill.guidance import GuidedConfig, by_logits, guidance, pair_of
-from compactor.passes.distill.student import StudentPass, paid_epochs
+from compactor.passes.distill.student import StudentPass, epochs_of
 from compactor.pipeline.context import PassContext
 from compactor.pipeline.passes import PassConfig
 from compactor.training import Result, Selection, TrainConfig, fit
@@ -51,7 +51,7 @@ class TaskAwareDistillation(StudentPass):
         if pair is None:
             return by_logits(config).train(program, teacher, selection, ctx)
         views = self.views(program, teacher, ctx)
-        stage = self._first(self.settings(program, ctx, paid_epochs(program, ctx, None)))
+        stage = self._first(self.settings(program, ctx, epochs_of(config, program, ctx, None)))
         partners, filters, loss = self._filters(pair, views, stage, ctx)
         student, frozen = guided(pair, partners, filters, dropout=config.dropout)
         weights = Weights(

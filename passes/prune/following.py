@@ -9,7 +9,7 @@ from compactor.ir.program import Program
 from compactor.passes.distill.guidance import guidance
 from compactor.passes.distill.layerwise import LayerwiseConfig, LayerwiseDistillation
 from compactor.passes.distill.logits import LogitsConfig, LogitsDistillation
-from compactor.passes.distill.student import paid_epochs
+from compactor.passes.distill.student import epochs_of
 from compactor.passes.prune.gates import GatedStudent, Shown
 from compactor.pipeline.context import PassContext
 from compactor.training import Objective, layerwise
@@ -48,7 +48,7 @@ class Following:
 def by_logits(program: Program, ctx: PassContext, config: LogitsConfig) -> Following:
     """Soft targets alone."""
     objective = LogitsDistillation(config).objective(program, Teacher(ctx.teacher), ctx)
-    return Following(objective, config.epochs or paid_epochs(program, ctx, objective.count))
+    return Following(objective, epochs_of(config, program, ctx, objective.count))
 
 
 def by_layers(pair: Pair, program: Program, ctx: PassContext, config: LayerwiseConfig) -> Following:

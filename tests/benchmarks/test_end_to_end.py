@@ -92,7 +92,8 @@ def test_the_fastest_student_within_the_drop_counts() -> None:
         return {"speedup": speedup, "accuracy": accuracy}
 
     students = {"a": row(6, 90), "b": row(9, 89), "c": row(12, 87.5)}
-    rows = {"teacher": row(1, 90), "peer": row(2, 90), "other": row(3, 90), **students}
+    teachers = {"teacher": row(1, 90), "teacher bfloat16": row(2, 90), "teacher int8": row(3, 90)}
+    rows = {**teachers, **students, "beside": row(20, 90)}
     builds = {name: {"seconds": 60.0 * i} for i, name in enumerate(students)}
     found = end_to_end.verdict(
         {"benchmark": "x", "contenders": rows, "builds": builds}, end_to_end.Bars({"x": 8.0}, 1.0, 5.0, over_peer=3.0)
@@ -102,6 +103,7 @@ def test_the_fastest_student_within_the_drop_counts() -> None:
     }  # fmt: skip
     assert end_to_end.curve(rows, students) == {"0.5": 6, "1": 9, "2": 9, "3": 12}
     assert end_to_end.curve(rows, ["c"])["2"] is None
+    assert end_to_end.curve(rows, [*students, "beside"])["0.5"] == 20
 
 
 def test_a_build_that_was_stopped_counts_all_its_runs(tmp_path: Path) -> None:

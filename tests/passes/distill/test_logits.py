@@ -13,6 +13,7 @@ from compactor.data import DataSource
 from compactor.ir.program import Program
 from compactor.passes.distill.logits import LogitsConfig, LogitsDistillation
 from compactor.pipeline.context import PassContext
+from compactor.training.effort import EPOCHS, MACS, affordable
 from tests.training.samples import blobs, network, program, source, trained
 
 
@@ -129,6 +130,14 @@ def test_effort_decides_the_epochs(teacher: Program, tmp_path: Path) -> None:
         ctx = context(teacher, source(), tmp_path / effort, effort=effort)
         found.append(LogitsDistillation().run(program(network(2)), ctx).metrics["epochs"])
     assert found == [20, 80]
+
+
+def test_a_share_of_the_effort_pays_for_fewer_epochs() -> None:
+    low, _ = EPOCHS["max"]
+    epoch = MACS["max"] / 40
+    found = [affordable("max", epoch, before, share=share) for before, share in ((0, 1), (0, 0.25), (4 * epoch, 0.25))]
+    assert found == [40, 10, 6]
+    assert affordable("max", epoch, share=1e-3) == low
 
 
 def test_a_student_that_training_does_not_improve_is_kept(teacher: Program, tmp_path: Path) -> None:
