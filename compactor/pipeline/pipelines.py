@@ -11,7 +11,7 @@ from compactor.target import Target
 EFFORTS = ("quick", "balanced", "max")
 
 _PRUNE = "prune.cofi{{epochs=1,variants=0,margin=0.95,rounds=8,hidden=false,way={way},layerwise=0.0}}"
-_TRAIN = "distill.layerwise{{layers=1,logits_if=unkept,logits=0.5,hidden=0.5,share={share}}}"
+_TRAIN = "distill.layerwise{{share={share},layers=1,logits_if=unkept,logits=0.5,hidden=0.5}}"
 
 CPU = {
     "quick": "canonicalize,fold_batchnorm,quantize.fastest",
