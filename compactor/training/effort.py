@@ -39,4 +39,4 @@ def epochs(effort: str, student: Program, teacher: Program, split: Split, views:
 def affordable(effort: str, epoch: float, before: float = 0.0, *, share: float = 1.0) -> int:
     """Epochs of ``epoch`` multiply-accumulates each that a share of the effort pays for, after ``before`` of them."""
     low, high = EPOCHS[effort]
-    return max(low, min(high, int((share * MACS[effort] - before) / epoch)))
+    return max(low, int(min(share * high, (share * MACS[effort] - before) / epoch)))

@@ -26,6 +26,9 @@ from compactor.training.cache import Teacher
 from compactor.training.fakequant import fake_quantized, learned
 from compactor.training.inside import Inside, InsideWeights
 
+_SHARE = 4
+"""A student that was distilled already needs a fourth of the epochs."""
+
 _FEW_BITS = 10
 """Convolutions of fewer than 8 bits have further to go, and bear a higher rate (LSQ, section 3)."""
 
@@ -42,10 +45,6 @@ class QatConfig(LogitsConfig, CalibrationConfig):
     tolerance: float | None = Field(
         None, ge=0, description="leave a model as it is that rounding costs at most this many points on dev"
     )
-    share: float = Field(
-        0.25, gt=0, le=1,
-        description="without epochs: how much of what the effort pays for to spend; a distilled student needs little",
-    )  # fmt: skip
     temperature: float = Field(1.0, gt=0, description="softens teacher and student")
     loss: Literal["kl", "dkd", "topk"] = Field("topk", description="Hinton's divergence, the decoupled, or by rank")
     attention_maps: float = Field(0.0, ge=0, description="weight of the attention maps; the teacher runs every step")
@@ -63,7 +62,7 @@ class QuantizationAwareTraining(LogitsDistillation):
     """
 
     name: ClassVar[str] = "quantize.qat"
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 5
     requires: ClassVar[frozenset[str]] = frozenset({"canonical", "batchnorm_folded"})
     ensures: ClassVar[frozenset[str]] = frozenset({"trained"})
     after: ClassVar[tuple[str, ...]] = (
@@ -132,7 +131,8 @@ class QuantizationAwareTraining(LogitsDistillation):
         return Inside(program, teacher, weights)
 
     def _settings(self, program: Program, ctx: PassContext, views: int | None) -> TrainConfig:
-        settings = self.settings(program, ctx, epochs_of(self.config, program, ctx, views))
+        epochs = self.config.epochs or max(1, epochs_of(self.config, program, ctx, views) // _SHARE)
+        settings = self.settings(program, ctx, epochs)
         few = self.config.bits < 8 and recipes.recipe_of(ctx.teacher) is recipes.NORMED_BY_BATCH
         return settings.model_copy(update={"lr": _FEW_BITS * settings.lr}) if few and not self.config.lr else settings
 

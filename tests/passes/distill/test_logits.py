@@ -138,6 +138,7 @@ def test_a_share_of_the_effort_pays_for_fewer_epochs() -> None:
     found = [affordable("max", epoch, before, share=share) for before, share in ((0, 1), (0, 0.25), (4 * epoch, 0.25))]
     assert found == [40, 10, 6]
     assert affordable("max", epoch, share=1e-3) == low
+    assert affordable("max", 1.0, share=0.25) == EPOCHS["max"][1] // 4
 
 
 def test_a_student_that_training_does_not_improve_is_kept(teacher: Program, tmp_path: Path) -> None:
