@@ -200,7 +200,7 @@ def curve(rows: Mapping[str, Any], students: Collection[str]) -> dict[str, float
 def verdict(result: Mapping[str, Any], bars: Bars) -> dict[str, Any]:
     """Every bar with its value, of the fastest student within the drop, or of the most accurate one."""
     rows, students = result["contenders"], result["builds"]
-    teacher, *peers = (row for name, row in rows.items() if name.startswith("teacher"))
+    teacher, *peers = (row for name, row in rows.items() if name not in result["manifests"])
 
     def drop(name: str) -> float:
         return round(teacher["accuracy"] - rows[name]["accuracy"], 3)

@@ -92,12 +92,12 @@ def test_the_fastest_student_within_the_drop_counts() -> None:
         return {"speedup": speedup, "accuracy": accuracy}
 
     students = {"a": row(6, 90), "b": row(9, 89), "c": row(12, 87.5)}
-    teachers = {"teacher": row(1, 90), "teacher bfloat16": row(2, 90), "teacher int8": row(3, 90)}
+    teachers = {"float32": row(1, 90), "bfloat16": row(2, 90), "int8": row(3, 90)}
     rows = {**teachers, **students, "beside": row(20, 90)}
     builds = {name: {"seconds": 60.0 * i} for i, name in enumerate(students)}
-    found = end_to_end.verdict(
-        {"benchmark": "x", "contenders": rows, "builds": builds}, end_to_end.Bars({"x": 8.0}, 1.0, 5.0, over_peer=3.0)
-    )
+    manifests = dict.fromkeys([*students, "beside"])
+    result = {"benchmark": "x", "contenders": rows, "manifests": manifests, "builds": builds}
+    found = end_to_end.verdict(result, end_to_end.Bars({"x": 8.0}, 1.0, 5.0, over_peer=3.0))
     assert {key: bar["value"] for key, bar in found.items()} == {
         "speedup": 9, "drop": 1, "build_minutes": 2, "over_peer": 3,
     }  # fmt: skip
