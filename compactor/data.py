@@ -37,6 +37,12 @@ class Split(Protocol):
         ...
 
 
+def shortest_first(split: Split) -> Tensor:
+    """(N,) indices of all samples; in order of their ``lengths`` where the split has them, so that padding is short."""
+    lengths = getattr(split, "lengths", None)
+    return torch.arange(len(split)) if lengths is None else torch.argsort(torch.as_tensor(lengths), stable=True)
+
+
 @dataclass(frozen=True)
 class DataSource:
     """The splits of one data set. ``dev`` is for selection, ``test`` for the reported score only.

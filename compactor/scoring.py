@@ -4,10 +4,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
-from compactor.data import Batch, DataSource, Split
+from compactor.data import Batch, DataSource, Split, shortest_first
 from compactor.errors import InputError, UnsupportedError
 from compactor.ir import padding
 from compactor.ir.program import Program
@@ -115,10 +114,9 @@ def check_labels(labels: Tensor, classes: int) -> None:
 
 
 def batches(split: Split, batch: int) -> Iterator[Batch]:
-    """Every sample once. A split with ``lengths`` comes shortest first, so that padding is short."""
+    """Every sample once, shortest first."""
     if len(split) == 0:
         raise InputError("a split of the data is empty", "give at least one sample in every split")
-    lengths = getattr(split, "lengths", None)
-    order = torch.arange(len(split)) if lengths is None else torch.argsort(torch.as_tensor(lengths), stable=True)
+    order = shortest_first(split)
     for start in range(0, len(split), batch):
         yield split.take(order[start : start + batch])

@@ -8,7 +8,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from compactor.data import Split
+from compactor.data import Split, shortest_first
 from compactor.errors import InputError
 from compactor.ir.program import Program
 from compactor.pipeline.context import Progress, Silent
@@ -77,8 +77,7 @@ def outputs(
 def _compute(
     teacher: Teacher, split: Split, view: View | None, kept: Kept | None, batch: int, name: str, progress: Progress
 ) -> Tensor:
-    lengths = getattr(split, "lengths", None)
-    order = torch.arange(len(split)) if lengths is None else torch.argsort(torch.as_tensor(lengths), stable=True)
+    order = shortest_first(split)
     parts = []
     for indices in torch.split(order, batch):
         inputs = split.take(indices).inputs

@@ -13,7 +13,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from compactor.data import Split
+from compactor.data import Split, shortest_first
 from compactor.errors import InputError
 from compactor.pipeline.context import Progress, Silent
 from compactor.training import checkpoint, taps
@@ -24,18 +24,21 @@ from compactor.training.taps import Named
 from compactor.training.views import Views, seen
 
 _BATCH, _PROBED = 64, 64
+_FORM = 2
+"""Of what is on the disk."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Ragged rows end to end, (total, width); those of sample i are ``offsets[i]:offsets[i + 1]``."""
+    """Ragged rows, (total, width); those of sample i are the ``counts[i]`` from ``offsets[i]`` on."""
 
     values: Tensor
     offsets: Tensor
+    counts: Tensor
 
     def take(self, indices: Tensor, positions: int) -> tuple[Tensor, Tensor]:
         """(N, positions, width), each sample's last row repeated, and which positions it has, (N, positions)."""
-        start, counts = self.offsets[indices], self.offsets[indices + 1] - self.offsets[indices]
+        start, counts = self.offsets[indices], self.counts[indices]
         steps = torch.arange(positions)
         at = start[:, None] + torch.minimum(steps, counts[:, None] - 1)
         taken = self.values.index_select(0, at.flatten()).view(len(indices), positions, -1)
@@ -147,30 +150,31 @@ class Kept:
                 index = {"key": key, **self._compute(number, folder)}
                 checkpoint.save(folder / "index", index)
             os.utime(folder)
-        offsets: list[Tensor] = index["offsets"]
         states = {}
         for i, name in enumerate(self._names):
-            total, width = int(offsets[i][-1]), index["widths"][i]
+            offsets, counts = index["rows"][i]
+            total, width = int(counts.sum()), index["widths"][i]
             values = torch.from_file(str(_states(folder, i)), shared=False, size=total * width, dtype=torch.bfloat16)
-            states[name] = Rows(values.view(total, width), offsets[i])
-        mask = None if index["mask"] is None else Rows(index["mask"][:, None], index["mask_offsets"])
+            states[name] = Rows(values.view(total, width), offsets, counts)
+        mask = None if index["mask"] is None else Rows(index["mask"][:, None], *index["mask_rows"])
         return _View(index["logits"], states, mask, index["length"])
 
     def _key(self, number: int) -> str:
         filters = hashlib.sha256(b"".join(p.detach().numpy().tobytes() for p in self.teacher.projections.parameters()))
         shown = (self.split.fingerprint, number, self.views.key if self.views else "")
-        made = (self.pair.teacher.fingerprint, filters.hexdigest(), self._names, bfloat16_is_fast())
+        made = (_FORM, self.pair.teacher.fingerprint, filters.hexdigest(), self._names, bfloat16_is_fast())
         return hashlib.sha256(repr((made, shown)).encode()).hexdigest()
 
     def _compute(self, number: int, folder: Path) -> dict[str, Any]:
-        made = _Made(len(self._names))
+        made, order, done = _Made(len(self._names)), shortest_first(self.split), 0
         with ExitStack() as stack:
             files = [stack.enter_context(checkpoint.whole(_states(folder, i))) for i in range(len(self._names))]
-            for indices in torch.split(torch.arange(len(self.split)), _BATCH):
+            for indices in torch.split(order, _BATCH):
                 found = self._run(seen(self.split, self.views, indices, number).inputs)
                 made.add(found, self._names, files)
-                self.progress.update(int(indices[-1]) + 1, len(self.split), f"view {number}: teacher's hidden states")
-        return made.index()
+                done += len(indices)
+                self.progress.update(done, len(order), f"view {number}: teacher's hidden states")
+        return made.index(order)
 
 
 def _states(folder: Path, layer: int) -> Path:
@@ -179,13 +183,13 @@ def _states(folder: Path, layer: int) -> Path:
 
 def _complete(folder: Path, index: dict[str, Any]) -> bool:
     """Whether every file holds what the index says; a store that is cleaned up may lose one before the other."""
-    sizes = [2 * int(offsets[-1]) * width for offsets, width in zip(index["offsets"], index["widths"], strict=True)]
+    sizes = [2 * int(counts.sum()) * width for (_, counts), width in zip(index["rows"], index["widths"], strict=True)]
     files = [_states(folder, i) for i in range(len(sizes))]
     return all(f.exists() and f.stat().st_size == size for f, size in zip(files, sizes, strict=True))
 
 
 class _Made:
-    """Gathers what a pass over the split makes."""
+    """Gathers what a pass over the split makes, in the order of the pass."""
 
     def __init__(self, layers: int) -> None:
         self._logits: list[Tensor] = []
@@ -214,14 +218,14 @@ class _Made:
             self._widths[i] = state.shape[2]
             file.write(state[_inside(counts, state.shape[1])].view(torch.uint8).numpy().data)
 
-    def index(self) -> dict[str, Any]:
-        """All but the hidden states."""
+    def index(self, order: Tensor) -> dict[str, Any]:
+        """All but the hidden states; by sample, which came in this order."""
         return {
-            "logits": torch.cat(self._logits),
-            "offsets": [_offsets(counts) for counts in self._counts],
+            "logits": _by_sample(torch.cat(self._logits), order),
+            "rows": [_rows(counts, order) for counts in self._counts],
             "widths": self._widths,
             "mask": torch.cat(self._masks) if self._masks else None,
-            "mask_offsets": _offsets(self._mask_counts),
+            "mask_rows": _rows(self._mask_counts, order) if self._masks else (),
             "length": self._length,
         }
 
@@ -242,8 +246,14 @@ def _inside(counts: Tensor, positions: int) -> Tensor:
     return torch.arange(positions) < counts[:, None]
 
 
-def _offsets(counts: Sequence[Tensor]) -> Tensor:
-    return torch.cat([torch.zeros(1, dtype=torch.int64), *counts]).cumsum(0)
+def _rows(counts: Sequence[Tensor], order: Tensor) -> tuple[Tensor, Tensor]:
+    """By sample: where its rows start, and how many there are."""
+    whole = torch.cat(list(counts))
+    return _by_sample(whole.cumsum(0) - whole, order), _by_sample(whole, order)
+
+
+def _by_sample(values: Tensor, order: Tensor) -> Tensor:
+    return torch.empty_like(values).index_copy_(0, order, values)
 
 
 def _positions(shape: Sequence[int], dim: int) -> int:

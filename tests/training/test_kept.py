@@ -141,6 +141,19 @@ def test_the_size_is_known_before(case: Callable[[], tuple[Program, Split]], tmp
     assert predicted == pytest.approx(states + logits, rel=1e-6)
 
 
+def test_samples_of_like_length_share_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else most of what the teacher computes is padding."""
+    monkeypatch.setattr("compactor.training.kept._BATCH", 2)
+    model, split = text_case()
+    _, teacher, kept = made(model, split, tmp_path)
+    widths: list[int] = []
+    teacher.register_forward_pre_hook(lambda _, inputs: widths.append(inputs[0].shape[1]))
+    indices = torch.arange(24)
+    found = kept(indices, 0, split.take(indices).inputs)["logits"]
+    assert widths == sorted(widths) and widths.count(8) > 1 and widths[-1] == 16
+    torch.testing.assert_close(found, next(iter(teacher(*split.take(indices).inputs).values())), rtol=0.05, atol=0.05)
+
+
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
 def test_what_cannot_be_kept(name: str, tmp_path: Path) -> None:
     """Logits for every token."""
@@ -174,7 +187,7 @@ def test_rows_of_any_length(counts: list[int], positions: int, data: st.DataObje
     offsets = torch.tensor([0, *counts]).cumsum(0)
     values = torch.arange(int(offsets[-1])).float()[:, None].expand(-1, 3).contiguous()
     indices = torch.tensor(data.draw(st.lists(st.integers(0, len(counts) - 1), min_size=1, max_size=5)))
-    taken, inside = Rows(values, offsets).take(indices, positions)
+    taken, inside = Rows(values, offsets[:-1], offsets.diff()).take(indices, positions)
     for row, mask, i in zip(taken[..., 0].tolist(), inside.tolist(), indices.tolist(), strict=True):
         own: list[float] = Tensor.tolist(values[offsets[i] : offsets[i + 1], 0])
         assert row == [*own, *[own[-1]] * positions][:positions]
