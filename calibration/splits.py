@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compactor.data import Batch, Split
+from compactor.data import Batch, Split, lengths_of
 from compactor.errors import InputError
 
 
@@ -163,7 +163,7 @@ class Part:
     @cached_property
     def lengths(self) -> Tensor | None:
         """(N,) lengths of the sequences, where the whole split knows them."""
-        lengths: Tensor | None = getattr(self.whole, "lengths", None)
+        lengths = lengths_of(self.whole)
         return None if lengths is None else lengths[self.indices]
 
     @cached_property

@@ -37,10 +37,21 @@ class Split(Protocol):
         ...
 
 
-def shortest_first(split: Split) -> Tensor:
-    """(N,) indices of all samples; in order of their ``lengths`` where the split has them, so that padding is short."""
+def lengths_of(split: Split) -> Tensor | None:
+    """(N,) lengths of all samples, where the split has ``lengths``."""
     lengths = getattr(split, "lengths", None)
-    return torch.arange(len(split)) if lengths is None else torch.argsort(torch.as_tensor(lengths), stable=True)
+    return None if lengths is None else torch.as_tensor(lengths)
+
+
+def shortest_first(split: Split) -> Tensor:
+    """(N,) indices of all samples; in order of their lengths where the split has them, so that padding is short."""
+    lengths = lengths_of(split)
+    return torch.arange(len(split)) if lengths is None else torch.argsort(lengths, stable=True)
+
+
+def by_sample(values: Tensor, order: Tensor) -> Tensor:
+    """(N, ...): values of samples that came in this order, (N,), in that of the split."""
+    return torch.empty_like(values).index_copy_(0, order, values)
 
 
 @dataclass(frozen=True)

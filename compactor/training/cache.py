@@ -8,7 +8,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from compactor.data import Split, shortest_first
+from compactor.data import Split, by_sample, shortest_first
 from compactor.errors import InputError
 from compactor.ir.program import Program
 from compactor.pipeline.context import Progress, Silent
@@ -84,5 +84,4 @@ def _compute(
         found = teacher(view(inputs, indices) if view else inputs)
         parts.append(kept(found, indices) if kept else found)
         progress.update(sum(map(len, parts)), len(split), f"{name}: teacher outputs")
-    whole = torch.cat(parts)
-    return torch.empty_like(whole).index_copy_(0, order, whole)
+    return by_sample(torch.cat(parts), order)

@@ -2,9 +2,7 @@
 
 from collections.abc import Mapping
 
-import torch
-
-from compactor.data import Split
+from compactor.data import Split, lengths_of
 from compactor.ir.program import Program
 
 MACS: Mapping[str, float] = {"quick": 5e12, "balanced": 160e12, "max": 240e12}
@@ -20,10 +18,10 @@ def sample_macs(program: Program, split: Split) -> float:
     Shorter texts cost less, down to a half: the shorter they are, the less well they fill a processor.
     """
     macs = float(program.cost().macs)
-    lengths = getattr(split, "lengths", None)
+    lengths = lengths_of(split)
     if lengths is None or len(program.inputs[0].shape) < 2:
         return macs
-    mean = float(torch.as_tensor(lengths).float().mean())
+    mean = float(lengths.float().mean())
     return macs * min(1.0, max(0.5, mean / program.inputs[0].shape[1]))
 
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, fx, nn
 
-from compactor.data import Batch, Split
+from compactor.data import Batch, Split, lengths_of
 from compactor.errors import CompactorError, ExitCode, InputError
 from compactor.pipeline.context import Progress, Silent
 from compactor.training import checkpoint, optimizers
@@ -169,8 +169,7 @@ class _Run:
         self.wrapped = group.wrap(self.module)
         self.optimizer = optimizers.build(module.named_parameters(), config, rates)
         self.average = Average(module, config.ema) if config.ema else None
-        lengths = getattr(split, "lengths", None)
-        self.lengths = None if lengths is None else torch.as_tensor(lengths)
+        self.lengths = lengths_of(split)
         self.per_epoch = max(1, self.samples // config.batch)
         self.total = self.per_epoch * config.epochs
         self.key = self._identity(split, rates)

@@ -13,7 +13,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from compactor.data import Split, shortest_first
+from compactor.data import Split, by_sample, shortest_first
 from compactor.errors import InputError
 from compactor.pipeline.context import Progress, Silent
 from compactor.training import checkpoint, taps
@@ -221,7 +221,7 @@ class _Made:
     def index(self, order: Tensor) -> dict[str, Any]:
         """All but the hidden states; by sample, which came in this order."""
         return {
-            "logits": _by_sample(torch.cat(self._logits), order),
+            "logits": by_sample(torch.cat(self._logits), order),
             "rows": [_rows(counts, order) for counts in self._counts],
             "widths": self._widths,
             "mask": torch.cat(self._masks) if self._masks else None,
@@ -249,11 +249,7 @@ def _inside(counts: Tensor, positions: int) -> Tensor:
 def _rows(counts: Sequence[Tensor], order: Tensor) -> tuple[Tensor, Tensor]:
     """By sample: where its rows start, and how many there are."""
     whole = torch.cat(list(counts))
-    return _by_sample(whole.cumsum(0) - whole, order), _by_sample(whole, order)
-
-
-def _by_sample(values: Tensor, order: Tensor) -> Tensor:
-    return torch.empty_like(values).index_copy_(0, order, values)
+    return by_sample(whole.cumsum(0) - whole, order), by_sample(whole, order)
 
 
 def _positions(shape: Sequence[int], dim: int) -> int:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from compactor.data import Batch, Split
+from compactor.data import Batch, Split, lengths_of
 from compactor.training.schedule import noise
 
 Inputs = tuple[Tensor, ...]
@@ -143,8 +143,7 @@ class Reworded(Variants):
     @cached_property
     def _sizes(self) -> Tensor | None:
         """(N,) tokens of each sample; None where no mask or no split tells."""
-        found = None if self.mask is None else getattr(self.split, "lengths", None)
-        return None if found is None else torch.as_tensor(found)
+        return None if self.mask is None else lengths_of(self.split)
 
     @cached_property
     def _padding(self) -> list[float]:
